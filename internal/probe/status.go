@@ -1,0 +1,34 @@
+package probe
+
+import (
+	"time"
+
+	"huatuo/internal/kern/load"
+)
+
+// State is where a probe is in its life.
+type State string
+
+// States of a probe.
+const (
+	Starting    State = "starting"
+	Running     State = "running"
+	Degraded    State = "degraded"    // running, but a hook is missing: see Hooks
+	Unsupported State = "unsupported" // this kernel lacks what it needs; not tried again
+	Failed      State = "failed"      // cannot run; tried again with back-off
+	Disabled    State = "disabled"    // by configuration
+	Stopped     State = "stopped"
+)
+
+// Status is what the user is told about one probe.
+type Status struct {
+	Name     string           `json:"name"`
+	Help     string           `json:"help"`
+	Source   string           `json:"source"`
+	State    State            `json:"state" enum:"starting,running,degraded,unsupported,failed,disabled,stopped"`
+	Reason   string           `json:"reason,omitempty" doc:"why it does not run, or what is missing"`
+	Hooks    []load.HookState `json:"hooks,omitempty"`
+	Since    time.Time        `json:"since" doc:"when it came into this state"`
+	Restarts int              `json:"restarts,omitempty"`
+	Signals  []string         `json:"signals" doc:"names of the metrics and events it makes"`
+}
