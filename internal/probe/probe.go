@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"huatuo/internal/kern/load"
+	"huatuo/internal/kern/ring"
 	"huatuo/internal/signal"
 )
 
@@ -52,6 +53,9 @@ type Env struct {
 	Log    *slog.Logger
 	Root   string       // where the host's proc and sys are found: "/" in production, testdata in tests
 	Kernel *load.Kernel // loads and attaches BPF objects; nil for a probe that needs none
+	Rings  *ring.Drainer
+	Now    func() time.Time
+	Clock  func(mono uint64) time.Time // wall time of a bpf_ktime_get_ns() stamp
 
 	// Emit hands an event to the pipe. It never blocks and may be called from
 	// any goroutine. The record belongs to the pipe afterwards.

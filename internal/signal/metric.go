@@ -114,3 +114,34 @@ func (h *Hist) Add(o *Hist) bool {
 	h.Sum += o.Sum
 	return true
 }
+
+// The range of the latency histograms that BPF programs keep (bpf/include/hist.h):
+// what is not longer than 2^LatencyMin s counts as zero, what is longer than
+// 2^LatencyMax s goes to the last bucket. 2^-20 s is just below 1 µs, less than
+// a context switch costs; 2^7 s is beyond the kernel's own limits (30 s block
+// timeout, 120 s hung task).
+const (
+	LatencyMin = -20
+	LatencyMax = 7
+)
+
+// LatencySlots is the number of buckets of a kernel latency histogram of that
+// resolution.
+func LatencySlots(resolution int) int { return (LatencyMax - LatencyMin) << resolution }
+
+// LatencyHist makes a Hist, in seconds, of what a BPF program counted: sum is
+// in units of 2^-30 s, slots has LatencySlots(resolution) entries and is copied.
+func LatencyHist(resolution int, zero, sum uint64, slots []uint64) *Hist {
+	h := &Hist{
+		Resolution: resolution,
+		First:      LatencyMin<<resolution + 1,
+		Counts:     append([]uint64(nil), slots...),
+		Zero:       zero,
+		Count:      zero,
+		Sum:        float64(sum) / (1 << 30),
+	}
+	for _, n := range slots {
+		h.Count += n
+	}
+	return h
+}

@@ -175,6 +175,20 @@ type Container struct {
 	Gone      bool              `json:"gone,omitempty"`      // it had ended when the record was enriched: this is its last known identity
 }
 
+// Party is somebody else in a record: the culprit of a delay, the process that
+// triggered a kill. A body holds it, Record.Parties points to it, and enrich
+// fills it like the record's own process and container.
+type Party struct {
+	Process     Process    `json:"process"`
+	Container   *Container `json:"container,omitempty"`
+	KernelStack []Frame    `json:"kernel_stack,omitempty"`
+	UserStack   []Frame    `json:"user_stack,omitempty"`
+
+	CgroupID  uint64   `json:"-"`
+	KernelIPs []uint64 `json:"-"` // cleared once symbolised
+	UserIPs   []uint64 `json:"-"`
+}
+
 // Record is one event on its way from a probe to the sinks.
 //
 // The probe fills Schema, Time, Title, Body, and of who it is about what the
@@ -201,6 +215,7 @@ type Record struct {
 	CgroupID  uint64   // key to Container; 0 when unknown
 	KernelIPs []uint64 // raw addresses, cleared once symbolised: they never leave the agent
 	UserIPs   []uint64 // likewise, in the address space of Process.PID
+	Parties   []*Party // others in the body that enrich has to fill
 }
 
 // Document is a Record as it is kept, streamed and exported: one shape for

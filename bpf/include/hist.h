@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * hist.h - latency histograms whose buckets are those of Prometheus' native
+ * histograms.
+ *
+ * The unit is 2^-30 s, not 1 ns: then a power of two of the unit is a power of
+ * two of a second, and bucket bounds are exact in every form of export. The
+ * range is internal/signal LatencyMin .. LatencyMax: what is not longer than
+ * 2^-20 s (954 ns) goes to `zero`, what is longer than 2^7 s to the last slot.
+ */
+#pragma once
+
+#define HT_HIST_MIN (30 - 20) /* log2 of the lower bound, in units */
+#define HT_HIST_MAX (30 + 7)
+#define HT_SLOTS_COARSE (HT_HIST_MAX - HT_HIST_MIN)	/* powers of two */
+#define HT_SLOTS_FINE (4 * (HT_HIST_MAX - HT_HIST_MIN)) /* four per power of two */
+
+struct ht_hist {
+	u64 zero;
+	u64 sum; /* in units */
+	u64 slots[HT_SLOTS_COARSE];
+};
+
+struct ht_hist_fine {
+	u64 zero;
+	u64 sum;
+	u64 slots[HT_SLOTS_FINE];
+};
+
+/* 2^30 / 10^9 = 1.073741824 = 1 + 19330.9 / 2^18, to 4e-6; no overflow below 11 days */
+static __always_inline u64 ht_units(u64 ns)
+{
+	return ns + ((ns * 19331) >> 18);
+}
+
+static __always_inline u32 ht_log2(u64 v)
+{
+	u32 r = 0, w;
+
+	if (v >> 32) {
+		r = 32;
+		w = v >> 32;
+	} else {
+		w = v;
+	}
+	if (w >> 16) {
+		r += 16;
+		w >>= 16;
+	}
+	if (w >> 8) {
+		r += 8;
+		w >>= 8;
+	}
+	if (w >> 4) {
+		r += 4;
+		w >>= 4;
+	}
+	if (w >> 2) {
+		r += 2;
+		w >>= 2;
+	}
+	return r + (w >> 1);
+}
+
+/* The slot of (2^i, 2^(i+1)] is i: upper bounds are inclusive. u > 2^HT_HIST_MIN. */
+static __always_inline u32 ht_slot(u64 u)
+{
+	u32 i = ht_log2(u - 1) - HT_HIST_MIN;
+
+	return i < HT_SLOTS_COARSE ? i : HT_SLOTS_COARSE - 1;
+}
+
+/* Bounds within a power of two: 2^(1/4), 2^(1/2), 2^(3/4) in 1/65536. */
+static __always_inline u32 ht_slot_fine(u64 u)
+{
+	u32 l = ht_log2(u - 1), m, i;
+
+	m = l >= 16 ? (u - 1) >> (l - 16) : (u - 1) << (16 - l);
+	i = 4 * (l - HT_HIST_MIN) + (m >= 77936) + (m >= 92682) + (m >= 110218);
+	return i < HT_SLOTS_FINE ? i : HT_SLOTS_FINE - 1;
+}
+
+/* h is per CPU, so plain additions do. */
+static __always_inline void ht_observe(struct ht_hist *h, u64 ns)
+{
+	u64 u = ht_units(ns);
+	u32 i;
+
+	h->sum += u;
+	if (u <= 1ULL << HT_HIST_MIN) {
+		h->zero++;
+		return;
+	}
+	i = ht_slot(u);
+	if (i < HT_SLOTS_COARSE)
+		h->slots[i]++;
+}
+
+static __always_inline void ht_observe_fine(struct ht_hist_fine *h, u64 ns)
+{
+	u64 u = ht_units(ns);
+	u32 i;
+
+	h->sum += u;
+	if (u <= 1ULL << HT_HIST_MIN) {
+		h->zero++;
+		return;
+	}
+	i = ht_slot_fine(u);
+	if (i < HT_SLOTS_FINE)
+		h->slots[i]++;
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * hook.h - one body, several attachments.
+ *
+ * HT_TP() makes two programs of one body: NAME_btf (tp_btf, direct loads) and
+ * NAME_raw (raw_tp, probe reads). The loader takes the first that the kernel
+ * accepts. The body gets `btf`, a constant, as its second argument and reads
+ * kernel memory by HT_READ(btf, ptr, member), which costs one load in the
+ * tp_btf program and a helper call in the other.
+ *
+ *	static __always_inline int on_exit(void *ctx, bool btf, struct task_struct *p)
+ *	{
+ *		...
+ *	}
+ *	HT_TP1(sched_process_exit, on_exit, struct task_struct *)
+ */
+#pragma once
+
+#define HT_READ(btf, p, member)                                                                                        \
+	({                                                                                                             \
+		typeof((p)->member) __v;                                                                               \
+		if (btf)                                                                                               \
+			__v = (p)->member;                                                                             \
+		else                                                                                                   \
+			bpf_core_read(&__v, sizeof(__v), &(p)->member);                                                \
+		__v;                                                                                                   \
+	})
+
+#define HT_TP1(tp, body, t1)                                                                                           \
+	SEC("tp_btf/" #tp) int tp##_btf(u64 *c) { return body(c, true, (t1)c[0]); }                                    \
+	SEC("raw_tp/" #tp) int tp##_raw(u64 *c) { return body(c, false, (t1)c[0]); }
+
+#define HT_TP2(tp, body, t1, t2)                                                                                       \
+	SEC("tp_btf/" #tp) int tp##_btf(u64 *c) { return body(c, true, (t1)c[0], (t2)c[1]); }                          \
+	SEC("raw_tp/" #tp) int tp##_raw(u64 *c) { return body(c, false, (t1)c[0], (t2)c[1]); }
+
+#define HT_TP3(tp, body, t1, t2, t3)                                                                                   \
+	SEC("tp_btf/" #tp) int tp##_btf(u64 *c) { return body(c, true, (t1)c[0], (t2)c[1], (t3)c[2]); }                \
+	SEC("raw_tp/" #tp) int tp##_raw(u64 *c) { return body(c, false, (t1)c[0], (t2)c[1], (t3)c[2]); }

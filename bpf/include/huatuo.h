@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * huatuo.h - what every probe needs: the ring, the loss counters, the rate
+ * limit. Each object that includes it has maps of its own, so that one probe
+ * cannot starve another and losses can be attributed.
+ */
+#pragma once
+#include "kernel.h"
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_tracing.h>
+#include "core_fixes.h"
+#include "hook.h"
+
+/* Set by the loader before the load: constants for the verifier. */
+const volatile bool ht_use_ring = true; /* false: ht_events is a perf event array */
+
+/* Number of kinds of event that one object may rate-limit on its own. */
+#define HT_KINDS 4
+
+enum ht_stat {
+	HT_OBSERVED, /* met the condition */
+	HT_RING_FULL,
+	HT_RATE_LIMITED,
+	HT_STATS,
+};
+
+/* What was seen, and what was lost before user space could see it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, HT_STATS);
+	__type(key, u32);
+	__type(value, u64);
+} ht_stats SEC(".maps");
+
+/* 512 KiB: 300 events of 1.7 KB (the largest, with three stacks) between two drains. */
+#define HT_RING_BYTES (512 * 1024)
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, HT_RING_BYTES);
+} ht_events SEC(".maps");
+
+/* Where an event is built when there is no ring buffer to reserve in. */
+struct ht_scratch_value {
+	u8 bytes[4096];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct ht_scratch_value);
+} ht_scratch SEC(".maps");
+
+struct ht_rate {
+	u64 next;	/* when the bucket would be empty again (GCRA) */
+	u64 suppressed; /* since the last event that passed */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, HT_KINDS);
+	__type(key, u32);
+	__type(value, struct ht_rate);
+} ht_rates SEC(".maps");
+
+static __always_inline void ht_count(u32 what)
+{
+	u64 *n = bpf_map_lookup_elem(&ht_stats, &what);
+
+	if (n)
+		*n += 1; /* per CPU: no atomic needed */
+}
+
+/*
+ * ht_admit - count an event of @kind and say whether it may be sent.
+ * @now: bpf_ktime_get_ns()
+ * @period: ns between two events in the long run, per CPU; 0 never limits
+ * @burst: how many may come at once
+ *
+ * A per-CPU token bucket (as a GCRA). Returns the number of events that were
+ * suppressed since the last one that passed, or -1 when this one may not pass.
+ */
+static __always_inline s64 ht_admit(u32 kind, u64 now, u64 period, u64 burst)
+{
+	struct ht_rate *r;
+	s64 suppressed;
+	u64 next;
+
+	ht_count(HT_OBSERVED);
+	if (!period)
+		return 0;
+	r = bpf_map_lookup_elem(&ht_rates, &kind);
+	if (!r)
+		return -1;
+	next = r->next;
+	if (next < now)
+		next = now;
+	if (next - now > period * burst) {
+		r->suppressed++;
+		ht_count(HT_RATE_LIMITED);
+		return -1;
+	}
+	r->next = next + period;
+	suppressed = r->suppressed;
+	r->suppressed = 0;
+	return suppressed;
+}
+
+/* ht_reserve - room for an event of @size bytes, a constant; NULL when there is none. */
+static __always_inline void *ht_reserve(u64 size)
+{
+	u32 zero = 0;
+	void *e;
+
+	if (!ht_use_ring)
+		return bpf_map_lookup_elem(&ht_scratch, &zero);
+	e = bpf_ringbuf_reserve(&ht_events, size, 0);
+	if (!e)
+		ht_count(HT_RING_FULL);
+	return e;
+}
+
+/*
+ * ht_submit - send what ht_reserve() gave.
+ *
+ * Without a wake-up, which costs fifty times the submit: user space drains on
+ * a timer, and is only woken when the ring is half full.
+ */
+static __always_inline void ht_submit(void *ctx, void *e, u64 size)
+{
+	u64 flags = BPF_RB_NO_WAKEUP;
+
+	if (!ht_use_ring) {
+		if (bpf_perf_event_output(ctx, &ht_events, BPF_F_CURRENT_CPU, e, size))
+			ht_count(HT_RING_FULL);
+		return;
+	}
+	if (bpf_ringbuf_query(&ht_events, BPF_RB_AVAIL_DATA) > HT_RING_BYTES / 2)
+		flags = BPF_RB_FORCE_WAKEUP;
+	bpf_ringbuf_submit(e, flags);
+}
+
+char LICENSE[] SEC("license") = "GPL";

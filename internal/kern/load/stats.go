@@ -1,0 +1,40 @@
+package load
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+func isNotExist(err error) bool {
+	return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOENT)
+}
+
+// Stats is what an object counted of its own events, summed over CPUs: the
+// map ht_stats of bpf/include/huatuo.h.
+type Stats struct {
+	Observed    uint64 // events that met the condition
+	RingFull    uint64 // lost because the ring had no room
+	RateLimited uint64 // held back by the token bucket
+}
+
+// Stats reads the object's counters.
+func (o *Object) Stats() (Stats, error) {
+	m := o.maps["ht_stats"]
+	if m == nil {
+		return Stats{}, fmt.Errorf("read ht_stats: %w", os.ErrNotExist)
+	}
+	var sums [3]uint64
+	var perCPU []uint64
+	for i := range uint32(len(sums)) {
+		if err := m.Lookup(i, &perCPU); err != nil {
+			return Stats{}, fmt.Errorf("read ht_stats: %w", err)
+		}
+		for _, n := range perCPU {
+			sums[i] += n
+		}
+	}
+	return Stats{sums[0], sums[1], sums[2]}, nil
+}

@@ -1,0 +1,263 @@
+//go:build ignore
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * runqueue - how long tasks wait for a CPU, and who had it.
+ *
+ * sched_wakeup and sched_switch stamp a task when it becomes runnable;
+ * sched_switch takes the time when it gets the CPU. The stamp lives in an
+ * array indexed by the low bits of the pid: a hash with update and delete
+ * costs four times as much on this path (docs/reference/cost.md). Two runnable
+ * tasks that share a slot overwrite each other; the pid in the slot tells, and
+ * the sample is dropped and counted.
+ */
+#include "huatuo.h"
+#include "hist.h"
+#include "cgroup.h"
+#include "task.h"
+
+#define STAMPS 65536 /* 1 MiB; 300 runnable tasks collide with a chance of 0.5 % */
+#define RUNS 8	     /* tasks remembered per CPU: enough to see who took most of a 50 ms wait */
+#define FRAMES 32
+
+const volatile u64 stall_ns = 50000000;
+const volatile u64 sched_stall_period_ns = 100000000;
+const volatile u64 sched_stall_burst = 10;
+
+enum wait_kind { WAKEUP, PREEMPT, WAIT_KINDS };
+
+struct stamp {
+	u64 ts;
+	u32 pid; /* thread */
+	u32 kind;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, STAMPS);
+	__type(key, u32);
+	__type(value, struct stamp);
+} stamps SEC(".maps");
+
+/* One task's stay on the CPU. */
+struct run {
+	u64 end;
+	u64 ns;
+	u64 cgroup;
+	u32 pid; /* thread */
+	u32 tgid;
+	u8 comm[16];
+};
+
+/* Everything the host-wide part touches in one switch, in one value. */
+struct cpu_state {
+	struct ht_hist_fine wait[WAIT_KINDS];
+	u64 voluntary;
+	u64 involuntary;
+	u64 collisions;
+	u64 since; /* when the running task got the CPU */
+	u32 next;  /* slot of runs to fill */
+	struct run runs[RUNS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct cpu_state);
+} cpus SEC(".maps");
+
+/* 4096 cgroups: a node runs hundreds; the least recently used go first. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_PERCPU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, u64);
+	__type(value, struct ht_hist);
+} cgroups SEC(".maps");
+
+/* Where a new cgroup's histogram is copied from: too large for the stack. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct ht_hist);
+} empty SEC(".maps");
+
+struct sched_stall_wire {
+	u64 ts;	    /* bpf_ktime_get_ns() when the victim got the CPU */
+	u64 waited; /* ns */
+	u64 suppressed;
+	u64 cgroup;
+	u32 pid;
+	u32 tgid;
+	u32 cpu;
+	u32 kind;
+	s32 victim_frames;  /* bytes, negative: errno */
+	s32 culprit_frames; /* bytes, negative: errno */
+	s32 culprit_user_frames;
+	u32 nruns;
+	u8 comm[16];
+	struct run prev;       /* gave the CPU up to the victim: culprit stacks are its */
+	struct run runs[RUNS]; /* stays of some length, latest first */
+	u64 victim[FRAMES];
+	u64 culprit[FRAMES];
+	u64 culprit_user[FRAMES];
+};
+const struct sched_stall_wire *_sched_stall_wire __attribute__((unused)); /* keep in BTF */
+
+static __always_inline void enqueue(u32 pid, u64 now, u32 kind)
+{
+	u32 slot = pid & (STAMPS - 1);
+	struct stamp *s = bpf_map_lookup_elem(&stamps, &slot);
+
+	if (!s)
+		return;
+	s->ts = now;
+	s->pid = pid;
+	s->kind = kind;
+}
+
+static __always_inline int on_wakeup(void *ctx, bool btf, struct task_struct *p)
+{
+	u32 pid = HT_READ(btf, p, pid);
+
+	if (pid)
+		enqueue(pid, bpf_ktime_get_ns(), WAKEUP);
+	return 0;
+}
+
+HT_TP1(sched_wakeup, on_wakeup, struct task_struct *)
+HT_TP1(sched_wakeup_new, on_wakeup, struct task_struct *)
+
+static __always_inline void describe_run(struct run *r, bool btf, struct task_struct *prev, u64 now, u64 since)
+{
+	r->end = now;
+	r->ns = now - since;
+	r->pid = HT_READ(btf, prev, pid);
+	r->tgid = HT_READ(btf, prev, tgid);
+	r->cgroup = ht_cgroup_id(btf, prev);
+	bpf_probe_read_kernel(r->comm, sizeof(r->comm), prev->comm);
+}
+
+static __always_inline int stall(void *ctx, bool btf, struct task_struct *prev, struct task_struct *next,
+				 struct cpu_state *c, u64 since, u64 now, u64 waited, u32 kind)
+{
+	struct sched_stall_wire *e;
+	s64 suppressed;
+	u32 i;
+
+	suppressed = ht_admit(0, now, sched_stall_period_ns, sched_stall_burst);
+	if (suppressed < 0)
+		return 0;
+	e = ht_reserve(sizeof(*e));
+	if (!e)
+		return 0;
+	e->ts = now;
+	e->waited = waited;
+	e->suppressed = suppressed;
+	e->cgroup = ht_cgroup_id(btf, next);
+	e->pid = HT_READ(btf, next, pid);
+	e->tgid = HT_READ(btf, next, tgid);
+	e->cpu = bpf_get_smp_processor_id();
+	e->kind = kind;
+	bpf_probe_read_kernel(e->comm, sizeof(e->comm), next->comm);
+	describe_run(&e->prev, btf, prev, now, since);
+	/* current is still prev: the one that gives the CPU up. */
+	e->culprit_frames = bpf_get_stack(ctx, e->culprit, sizeof(e->culprit), 0);
+	e->culprit_user_frames = bpf_get_stack(ctx, e->culprit_user, sizeof(e->culprit_user), BPF_F_USER_STACK);
+	e->victim_frames = -95; /* EOPNOTSUPP: bpf_get_task_stack wants a trusted task */
+	if (btf)
+		e->victim_frames = bpf_get_task_stack(next, e->victim, sizeof(e->victim), 0);
+	e->nruns = RUNS;
+	for (i = 0; i < RUNS; i++)
+		e->runs[i] = c->runs[(c->next - 1 - i) & (RUNS - 1)];
+	ht_submit(ctx, e, sizeof(*e));
+	return 0;
+}
+
+static __always_inline void observe_cgroup(u64 id, u64 waited)
+{
+	struct ht_hist *h = bpf_map_lookup_elem(&cgroups, &id);
+	u32 zero = 0;
+
+	if (!h) {
+		h = bpf_map_lookup_elem(&empty, &zero);
+		if (!h)
+			return;
+		bpf_map_update_elem(&cgroups, &id, h, BPF_NOEXIST);
+		h = bpf_map_lookup_elem(&cgroups, &id);
+		if (!h)
+			return;
+	}
+	ht_observe(h, waited);
+}
+
+static __always_inline int on_switch(void *ctx, bool btf, bool preempt, struct task_struct *prev, struct task_struct *next)
+{
+	u64 now = bpf_ktime_get_ns(), waited, since;
+	u32 zero = 0, slot, pid;
+	struct cpu_state *c = bpf_map_lookup_elem(&cpus, &zero);
+	struct stamp *s;
+
+	if (!c)
+		return 0;
+	pid = HT_READ(btf, prev, pid);
+	if (pid) {
+		if (preempt || ht_task_runnable(btf, prev)) {
+			enqueue(pid, now, PREEMPT);
+			c->involuntary++;
+		} else {
+			c->voluntary++;
+		}
+	}
+	since = c->since;
+	c->since = now;
+	/* A shorter stay cannot be the culprit of a stall; idle ones tell that the victim was throttled. */
+	if (now - since >= stall_ns >> 4) {
+		describe_run(&c->runs[c->next & (RUNS - 1)], btf, prev, now, since);
+		c->next++;
+	}
+
+	pid = HT_READ(btf, next, pid);
+	if (!pid)
+		return 0;
+	slot = pid & (STAMPS - 1);
+	s = bpf_map_lookup_elem(&stamps, &slot);
+	if (!s || !s->ts)
+		return 0;
+	if (s->pid != pid) {
+		c->collisions++;
+		return 0;
+	}
+	waited = now - s->ts;
+	s->ts = 0;
+	if ((s64)waited < 0) /* stamped on another CPU a moment later */
+		waited = 0;
+	ht_observe_fine(&c->wait[s->kind & 1], waited);
+	observe_cgroup(ht_cgroup_id(btf, next), waited);
+	if (waited >= stall_ns)
+		stall(ctx, btf, prev, next, c, since, now, waited, s->kind & 1);
+	return 0;
+}
+
+HT_TP3(sched_switch, on_switch, bool, struct task_struct *, struct task_struct *)
+
+/* Migrations are rare next to switches: one counter, no identity. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u64);
+} migrations SEC(".maps");
+
+static __always_inline int on_migrate(void *ctx, bool btf, struct task_struct *p)
+{
+	u32 zero = 0;
+	u64 *n = bpf_map_lookup_elem(&migrations, &zero);
+
+	if (n)
+		*n += 1;
+	return 0;
+}
+
+HT_TP1(sched_migrate_task, on_migrate, struct task_struct *)
