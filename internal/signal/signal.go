@@ -216,6 +216,18 @@ type Record struct {
 	KernelIPs []uint64 // raw addresses, cleared once symbolised: they never leave the agent
 	UserIPs   []uint64 // likewise, in the address space of Process.PID
 	Parties   []*Party // others in the body that enrich has to fill
+
+	// Measures are the observations of metrics that this event is an instance
+	// of: the pipe makes the event the exemplar of those series.
+	Measures []Measure
+}
+
+// Measure is one observation that a metric counted.
+type Measure struct {
+	Schema   *Schema
+	Labels   []string // of the schema's own fields
+	CgroupID uint64   // of a Workload metric
+	Value    float64
 }
 
 // Document is a Record as it is kept, streamed and exported: one shape for

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -39,6 +40,9 @@ func (h Hook) Maybe() Hook {
 
 // Object is a loaded and attached BPF object.
 type Object struct {
+	mu     sync.RWMutex // held for reading by what Guard made, for writing by Close
+	closed bool
+
 	maps  map[string]*ebpf.Map
 	progs []*ebpf.Program
 	links []link.Link
@@ -213,14 +217,31 @@ func (o *Object) Detach() {
 	o.links = nil
 }
 
+// Guard returns a function that calls f while o is open and, once o is closed,
+// does nothing: what reads maps at other times than the probe's own goroutine
+// goes through it. Close waits for calls that are under way.
+func Guard[T any](o *Object, f func(T) error) func(T) error {
+	return func(v T) error {
+		o.mu.RLock()
+		defer o.mu.RUnlock()
+		if o.closed {
+			return nil
+		}
+		return f(v)
+	}
+}
+
 // Close detaches and frees everything.
 func (o *Object) Close() {
 	o.Detach()
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.closed = true
 	for _, p := range o.progs {
 		p.Close()
 	}
 	for _, m := range o.maps {
 		m.Close()
 	}
-	o.progs, o.maps = nil, nil
+	o.progs = nil
 }

@@ -50,6 +50,10 @@ func decode(raw []byte, clock func(uint64) time.Time) (*signal.Record, error) {
 		KernelIPs: probe.Stack(w.VictimFrames, w.Victim[:]),
 		Body:      body,
 		Parties:   []*signal.Party{&body.Culprit},
+		Measures: []signal.Measure{
+			{Schema: wait, Labels: kinds[w.Kind&1 : w.Kind&1+1], Value: body.WaitSeconds},
+			{Schema: containerWait, CgroupID: w.Cgroup, Value: body.WaitSeconds},
+		},
 	}
 	r.Title = body.title(r.Process)
 	return r, nil

@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"runtime"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"huatuo/internal/app"
+	"huatuo/internal/probe"
+	"huatuo/internal/probes"
+)
+
+// doctorWait is how long the probes may take to start: BPF programs of all
+// probes verify within a second on a busy machine.
+const doctorWait = 10 * time.Second
+
+// checkup is what doctor finds.
+type checkup struct {
+	Kernel       string         `json:"kernel"`
+	Arch         string         `json:"arch"`
+	BTF          string         `json:"btf"`
+	Ring         string         `json:"ring"`
+	CgroupMode   string         `json:"cgroup_mode"`
+	Capabilities []string       `json:"capabilities"`
+	BPF          string         `json:"bpf"` // "usable", or why not
+	Lockdown     string         `json:"lockdown,omitempty"`
+	Probes       []probe.Status `json:"probes"`
+}
+
+func (c *cli) doctorCmd() *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Tell what this kernel offers, and which probe runs by which hook",
+		Long: `Start every probe, tell by which hook it runs or why it does not, and stop again.
+The exit code is 0 when every enabled probe runs, 1 when one does not, 2 for a mistake in the command.`,
+		Example: "  sudo huatuo doctor\n  sudo huatuo doctor -o json | jq '.probes[] | {name, state}'",
+		Args:    noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if output != "text" && output != "json" {
+				return errUsage{fmt.Errorf("--output %q: want text or json", output)}
+			}
+			return c.doctor(cmd, output)
+		},
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", "text", "form of the report: text or json")
+	agentFlags(cmd.Flags())
+	return cmd
+}
+
+func (c *cli) doctor(cmd *cobra.Command, output string) error {
+	cfg, err := c.load(cmd.Flags())
+	if err != nil {
+		return err
+	}
+	e, err := app.NewEngine(cfg, probes.All(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(cmd.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		e.Run(ctx, func(string) bool { return true })
+	}()
+	settle, stop := context.WithTimeout(ctx, doctorWait)
+	e.Settle(settle)
+	stop()
+	r := checkup{
+		Kernel: app.KernelRelease(), Arch: runtime.GOARCH, BTF: e.Kernel().BTF(), Ring: e.Kernel().Ring(),
+		CgroupMode: e.CgroupMode(), Capabilities: capabilities(), BPF: "usable", Lockdown: lockdown(), Probes: e.Statuses(),
+	}
+	if err := e.Kernel().Usable(); err != nil {
+		r.BPF = err.Error()
+	}
+	cancel()
+	<-done
+	if output == "json" {
+		enc := json.NewEncoder(c.out)
+		enc.SetIndent("", "  ")
+		err = enc.Encode(r)
+	} else {
+		err = r.print(c.out)
+	}
+	if err != nil {
+		return err
+	}
+	return r.verdict()
+}
+
+// verdict is nil when every enabled probe runs.
+func (r *checkup) verdict() error {
+	var bad []string
+	for _, p := range r.Probes {
+		if p.State != probe.Running && p.State != probe.Degraded && p.State != probe.Disabled {
+			bad = append(bad, p.Name)
+		}
+	}
+	if len(bad) == 0 {
+		return nil
+	}
+	return fmt.Errorf("%d of %d probes do not run: %s", len(bad), len(r.Probes), strings.Join(bad, ", "))
+}
+
+func (r *checkup) print(out io.Writer) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "kernel\t%s %s\n", r.Kernel, r.Arch)
+	fmt.Fprintf(w, "BTF\t%s\n", r.BTF)
+	fmt.Fprintf(w, "events by\t%s\n", r.Ring)
+	fmt.Fprintf(w, "cgroups\t%s\n", r.CgroupMode)
+	fmt.Fprintf(w, "BPF\t%s\n", r.BPF)
+	if r.Lockdown != "" {
+		fmt.Fprintf(w, "lockdown\t%s\n", r.Lockdown)
+	}
+	fmt.Fprintf(w, "capabilities\t%s\n\n", strings.Join(r.Capabilities, " "))
+	fmt.Fprintf(w, "PROBE\tSTATE\tHOOK\tBY\tREMARK\n")
+	for _, p := range r.Probes {
+		if len(p.Hooks) == 0 {
+			fmt.Fprintf(w, "%s\t%s\t\t\t%s\n", p.Name, p.State, p.Reason)
+		}
+		for i, h := range p.Hooks {
+			name, state := p.Name, string(p.State)
+			if i > 0 {
+				name, state = "", ""
+			}
+			by := h.By
+			if by == "" {
+				by = "missing"
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", name, state, h.Hook, by, h.Reason)
+		}
+	}
+	return w.Flush()
+}
+
+// capabilityNames are those that some part of the agent uses, by their number
+// in include/uapi/linux/capability.h.
+var capabilityNames = []struct {
+	bit  int
+	name string
+}{{2, "dac_read_search"}, {12, "net_admin"}, {19, "sys_ptrace"}, {21, "sys_admin"}, {24, "sys_resource"}, {34, "syslog"}, {38, "perfmon"}, {39, "bpf"}}
+
+// capabilities lists those of capabilityNames that this process has.
+func capabilities() []string {
+	out := []string{}
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return out
+	}
+	var eff uint64
+	for line := range strings.Lines(string(b)) {
+		if v, ok := strings.CutPrefix(line, "CapEff:"); ok {
+			fmt.Sscanf(strings.TrimSpace(v), "%x", &eff)
+		}
+	}
+	for _, c := range capabilityNames {
+		if eff&(1<<c.bit) != 0 {
+			out = append(out, c.name)
+		}
+	}
+	return out
+}
+
+// lockdown returns the kernel's lockdown mode, "" when it tells none.
+func lockdown() string {
+	b, err := os.ReadFile("/sys/kernel/security/lockdown")
+	if err != nil {
+		return ""
+	}
+	_, rest, _ := strings.Cut(string(b), "[")
+	mode, _, _ := strings.Cut(rest, "]")
+	return mode
+}

@@ -1,0 +1,192 @@
+// Package app wires the agent: the one place where concrete things meet.
+//
+// An Engine is what observes: kernel, identity, symbols, pipe, probes. An App
+// is an Engine with a store and a console. `huatuo watch` and `huatuo doctor`
+// use an Engine alone.
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"huatuo/internal/config"
+	"huatuo/internal/enrich"
+	"huatuo/internal/kern/cgroup"
+	"huatuo/internal/kern/clock"
+	"huatuo/internal/kern/ksym"
+	"huatuo/internal/kern/load"
+	"huatuo/internal/kern/ring"
+	"huatuo/internal/pipe"
+	"huatuo/internal/probe"
+	"huatuo/internal/signal"
+	"huatuo/internal/symbol"
+)
+
+// drainTime is how long the pipe may take to deliver what is queued when the
+// agent stops; the whole stop has 5 s.
+const drainTime = 3 * time.Second
+
+// Engine observes.
+type Engine struct {
+	cfg    *config.Config
+	specs  []probe.Spec
+	log    *slog.Logger
+	kernel *load.Kernel
+	cgroup *cgroup.Layout
+	index  *cgroup.Index
+	enrich *enrich.Enricher
+	symbol *symbol.Resolver
+	rings  *ring.Drainer
+	pipe   *pipe.Pipe
+	gather *pipe.Gatherer
+	super  *supervisor
+	hostID string
+}
+
+// NewEngine makes the parts that need no privilege; nothing runs yet.
+func NewEngine(cfg *config.Config, specs []probe.Spec, log *slog.Logger) (*Engine, error) {
+	e := &Engine{cfg: cfg, specs: specs, log: log, rings: ring.NewDrainer()}
+	e.hostID = cfg.Host.Name
+	if e.hostID == "" {
+		name, err := os.Hostname()
+		if err != nil {
+			return nil, fmt.Errorf("find the host's name: %w (set host.name)", err)
+		}
+		e.hostID = name
+	}
+	clk, err := clock.New()
+	if err != nil {
+		return nil, err
+	}
+	if err := e.openKernel(); err != nil {
+		return nil, err
+	}
+	syms := ksym.New(procOf(cfg.Host.Root))
+	e.symbol = symbol.New(symbol.Options{Kernel: syms, Proc: procOf(cfg.Host.Root)})
+	e.enrich, err = enrich.New(enrich.Options{
+		Root: cfg.Host.Root, Layout: e.cgroup, Cgroups: e.index, Clock: clk,
+		Redact: cfg.Enrich.Redact, RedactPatterns: cfg.Enrich.RedactPatterns,
+	})
+	if err != nil {
+		return nil, err
+	}
+	e.pipe = pipe.New(pipe.Options{Log: log, Host: e.hostID, Region: cfg.Host.Region, Queue: cfg.Pipe.Queue, Enrich: e.complete})
+	e.gather = pipe.NewGatherer(pipe.GatherOptions{Log: log, Labels: e.enrich.Labels, Pipe: e.pipe})
+	env := probe.Env{Root: cfg.Host.Root, Kernel: e.kernel, Rings: e.rings, Now: time.Now, Clock: clk.Mono}
+	e.super = newSupervisor(log, env, e.pipe, e.gather, specs)
+	return e, nil
+}
+
+// openKernel finds how cgroups are mounted and what BPF the kernel offers.
+func (e *Engine) openKernel() error {
+	var err error
+	e.cgroup, err = cgroup.Detect(e.cfg.Host.Root)
+	if err != nil { // no cgroups: everything belongs to the host
+		e.log.Warn("workloads cannot be told apart", "err", err)
+		e.cgroup = nil
+	}
+	o := load.Options{BTF: e.cfg.Kernel.BTF, Kinds: e.cfg.Kernel.Hooks, Ring: e.cfg.Kernel.Ring}
+	if e.cgroup != nil {
+		e.index = cgroup.NewIndex(e.cgroup)
+		if !e.cgroup.Unified {
+			o.CgroupController = "cpu"
+		}
+	}
+	e.kernel, err = load.Open(o)
+	return err
+}
+
+func procOf(root string) string {
+	if root == "" || root == "/" {
+		return "/proc"
+	}
+	return root + "/proc"
+}
+
+// complete fills a record and the others in it.
+func (e *Engine) complete(r *signal.Record) {
+	e.enrich.Record(r)
+	e.frames(&r.KernelStack, &r.KernelIPs, &r.UserStack, &r.UserIPs, r.Process)
+	for _, p := range r.Parties {
+		tmp := signal.Record{Schema: r.Schema, Time: r.Time, Process: p.Process, CgroupID: p.CgroupID}
+		if p.Process.PID != 0 || p.CgroupID != 0 {
+			e.enrich.Record(&tmp)
+		}
+		p.Process = tmp.Process
+		if c := tmp.Container; c.ID != "" || c.Unit != "" || c.Cgroup != "" {
+			p.Container = &c
+		}
+		e.frames(&p.KernelStack, &p.KernelIPs, &p.UserStack, &p.UserIPs, p.Process)
+	}
+}
+
+// frames names addresses and forgets them: none leaves the agent.
+func (e *Engine) frames(kstack *[]signal.Frame, kips *[]uint64, ustack *[]signal.Frame, uips *[]uint64, p signal.Process) {
+	if len(*kips) > 0 {
+		*kstack = e.symbol.Kernel(*kips)
+	}
+	if len(*uips) > 0 {
+		*ustack = e.symbol.User(p.PID, 0, *uips)
+	}
+	*kips, *uips = nil, nil
+}
+
+// Run starts the probes that want says yes to and moves their events until ctx
+// is done; it then stops the probes, delivers what is queued, and returns.
+func (e *Engine) Run(ctx context.Context, want func(name string) bool) {
+	defer e.rings.Close()
+	base := context.WithoutCancel(ctx)
+	pipeCtx, stopPipe := context.WithCancel(base)
+	probeCtx, stopProbes := context.WithCancel(base)
+	defer stopProbes()
+	var wg sync.WaitGroup
+	wg.Go(func() { e.pipe.Run(pipeCtx, drainTime) })
+	if e.index != nil {
+		wg.Go(func() { e.index.Run(pipeCtx) })
+	}
+	wg.Go(func() { e.enrich.Run(pipeCtx) })
+	for _, s := range e.specs {
+		if cfg, enabled := e.cfg.Probe(s.Name); enabled && want(s.Name) {
+			e.super.start(probeCtx, s.Name, cfg)
+		}
+	}
+	<-ctx.Done()
+	stopProbes()
+	e.super.wait()
+	stopPipe()
+	wg.Wait()
+}
+
+// Settle waits until every probe runs or has told why it does not.
+func (e *Engine) Settle(ctx context.Context) {
+	t := time.NewTicker(10 * time.Millisecond)
+	defer t.Stop()
+	for !e.super.settled() {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+	}
+}
+
+// Statuses returns every probe's status.
+func (e *Engine) Statuses() []probe.Status { return e.super.statuses() }
+
+// Kernel returns the kernel as the loader sees it.
+func (e *Engine) Kernel() *load.Kernel { return e.kernel }
+
+// CgroupMode tells how control groups are mounted: v1, v2, hybrid or none.
+func (e *Engine) CgroupMode() string {
+	if e.cgroup == nil {
+		return "none"
+	}
+	return string(e.cgroup.Mode)
+}
+
+// AddSink adds a sink; call it before Run.
+func (e *Engine) AddSink(name string, s pipe.Sink) { e.pipe.Add(name, s) }

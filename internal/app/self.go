@@ -1,0 +1,228 @@
+package app
+
+import (
+	"math"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"huatuo/internal/probe"
+	"huatuo/internal/signal"
+)
+
+// The agent's own metrics. They are gathered like a probe's.
+var (
+	buildInfo = selfMetric("huatuo_build_info", signal.Gauge, "1", "Version of the agent; the value is always 1.",
+		"Join it to other series to see which version made them.",
+		signal.Field{Name: "version", Help: "version of the agent"}, signal.Field{Name: "commit", Help: "commit that it was built from"},
+		signal.Field{Name: "goversion", Help: "version of Go that built it"})
+	probeState = selfMetric("huatuo_probe_state", signal.Gauge, "1", "State of a probe: 1 for the state that it is in.",
+		"state=\"failed\" or \"unsupported\" means that the probe's signals are missing, not zero.",
+		signal.Field{Name: "probe", Help: "name of the probe"},
+		signal.Field{Name: "state", Help: "what it does", Values: []string{"starting", "running", "degraded", "unsupported", "failed", "disabled", "stopped"}})
+	eventsObserved = selfMetric("huatuo_events_observed_total", signal.Counter, "1", "Events that met a probe's condition.",
+		"Equals dropped plus routed once the agent is at rest.", probeLabel)
+	eventsDropped = selfMetric("huatuo_events_dropped_total", signal.Counter, "1", "Events lost on the way to the sinks, by reason.",
+		"rate_limited is by design; ring_full and intake_full mean that events come faster than they are read.", probeLabel,
+		signal.Field{Name: "reason", Help: "rate_limited, ring_full, undecoded, intake_full, unencodable or a probe's own"})
+	eventsRouted = selfMetric("huatuo_events_routed_total", signal.Counter, "1", "Events that were offered to every sink.",
+		"Each sink's delivered, dropped, failed and queued add up to it.", probeLabel)
+	sinkEvents = selfMetric("huatuo_sink_events_total", signal.Counter, "1", "Events by what became of them in a sink.",
+		"dropped: the sink was too slow; failed: it refused them again and again.", probeLabel,
+		signal.Field{Name: "sink", Help: "name of the sink"},
+		signal.Field{Name: "outcome", Help: "what became of the event", Values: []string{"delivered", "dropped", "failed"}})
+	signalsTotal = selfMetric("huatuo_signals_total", signal.Counter, "1", "Events by kind.",
+		"The rate of each kind of event, also of those that retention has deleted.", signal.Field{Name: "name", Help: "kind of the event"})
+	selfCPU = selfMetric("huatuo_agent_cpu_seconds_total", signal.Counter, "seconds", "CPU time of the agent's process.",
+		"Its rate is the share of one core; BPF programs are charged to whom they interrupt.")
+	selfRSS = selfMetric("huatuo_agent_resident_bytes", signal.Gauge, "bytes", "Resident memory of the agent's process.",
+		"Below 80 MB on an idle node, store and console included.")
+	selfBPF = selfMetric("huatuo_agent_bpf_run_ratio", signal.Gauge, "ratio", "Share of one core that the agent's BPF programs took when it was last measured.",
+		"Measured for one second each five minutes, because counting itself costs.")
+	selfStart = selfMetric("huatuo_agent_start_seconds", signal.Gauge, "seconds", "Time from the agent's start to its first sample.", "Below one second.")
+	unresolved = selfMetric("huatuo_enrich_unresolved_total", signal.Counter, "1", "Look-ups of identity that found nothing.",
+		"A steady rate for short-lived processes is normal.", signal.Field{Name: "what", Help: "process, container, cmdline, …"})
+
+	probeLabel = signal.Field{Name: "probe", Help: "name of the probe"}
+)
+
+func selfMetric(name string, typ signal.MetricType, unit, help, read string, labels ...signal.Field) *signal.Schema {
+	return &signal.Schema{Name: name, Kind: signal.Metric, Type: typ, Unit: unit, Area: signal.AreaAgent, Scope: signal.Host,
+		Help: help, Read: read, Fields: labels}
+}
+
+// SelfSchemas lists the agent's own metrics, for the catalogue and the docs.
+func SelfSchemas() []*signal.Schema {
+	return []*signal.Schema{buildInfo, probeState, eventsObserved, eventsDropped, eventsRouted, sinkEvents, signalsTotal,
+		selfCPU, selfRSS, selfBPF, selfStart, unresolved}
+}
+
+// Build says which agent this is.
+type Build struct{ Version, Commit, Go string }
+
+// ReadBuild returns the version that the linker was given, with what the
+// toolchain recorded for the rest.
+func ReadBuild(version, commit string) Build {
+	b := Build{Version: version, Commit: commit, Go: runtime.Version()}
+	if info, ok := debug.ReadBuildInfo(); ok && b.Commit == "" {
+		for _, s := range info.Settings {
+			if s.Key == "vcs.revision" {
+				b.Commit = s.Value
+			}
+		}
+	}
+	return b
+}
+
+func (a *App) collectSelf(b *signal.Batch) error {
+	b.Value(buildInfo, 1, a.build.Version, a.build.Commit, a.build.Go)
+	for _, st := range a.engine.Statuses() {
+		b.Value(probeState, 1, st.Name, string(st.State))
+	}
+	for _, acc := range a.engine.pipe.Accounts() {
+		b.Value(eventsObserved, float64(acc.Observed), acc.Probe)
+		b.Value(eventsRouted, float64(acc.Routed), acc.Probe)
+		for why, n := range acc.Dropped {
+			b.Value(eventsDropped, float64(n), acc.Probe, why)
+		}
+		for _, s := range acc.Sinks {
+			b.Value(sinkEvents, float64(s.Delivered), acc.Probe, s.Sink, "delivered")
+			b.Value(sinkEvents, float64(s.Dropped), acc.Probe, s.Sink, "dropped")
+			b.Value(sinkEvents, float64(s.Failed), acc.Probe, s.Sink, "failed")
+		}
+	}
+	for s, n := range a.engine.pipe.Signals() {
+		b.Value(signalsTotal, float64(n), s.Name)
+	}
+	for what, n := range a.engine.enrich.Unresolved() {
+		b.Value(unresolved, float64(n), what)
+	}
+	c := a.cost.now()
+	b.Value(selfCPU, c.cpu.Seconds())
+	b.Value(selfRSS, float64(c.rss))
+	if !math.IsNaN(c.bpf) {
+		b.Value(selfBPF, c.bpf)
+	}
+	if c.start > 0 {
+		b.Value(selfStart, c.start.Seconds())
+	}
+	return nil
+}
+
+// costMeter measures what the agent takes from the node.
+type costMeter struct {
+	mu      sync.Mutex
+	past    []cpuAt // one sample each few seconds, of the last minute
+	bpf     float64 // NaN until it was measured
+	start   time.Duration
+	started time.Time
+}
+
+type cpuAt struct {
+	at  time.Time
+	cpu time.Duration
+}
+
+type costNow struct {
+	cpu   time.Duration
+	ratio float64
+	rss   uint64
+	bpf   float64
+	start time.Duration
+}
+
+func newCostMeter(started time.Time) *costMeter {
+	return &costMeter{bpf: math.NaN(), started: started, past: []cpuAt{{started, 0}}}
+}
+
+// firstSample notes that the first metrics are stored or served.
+func (m *costMeter) firstSample() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.start == 0 {
+		m.start = time.Since(m.started)
+	}
+}
+
+func (m *costMeter) now() costNow {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	at, cpu := time.Now(), cpuTime()
+	oldest := m.past[0]
+	c := costNow{cpu: cpu, rss: residentBytes(), bpf: m.bpf, start: m.start}
+	if d := at.Sub(oldest.at); d > 0 {
+		c.ratio = float64(cpu-oldest.cpu) / float64(d)
+	}
+	if last := m.past[len(m.past)-1]; at.Sub(last.at) > 4*time.Second {
+		m.past = append(m.past, cpuAt{at, cpu})
+	}
+	for len(m.past) > 1 && at.Sub(m.past[1].at) > time.Minute {
+		m.past = m.past[1:]
+	}
+	return c
+}
+
+func cpuTime() time.Duration {
+	var ru unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &ru); err != nil {
+		return 0
+	}
+	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
+}
+
+func residentBytes() uint64 {
+	b, err := os.ReadFile("/proc/self/statm")
+	if err != nil {
+		return 0
+	}
+	f := strings.Fields(string(b))
+	if len(f) < 2 {
+		return 0
+	}
+	pages, _ := strconv.ParseUint(f[1], 10, 64)
+	return pages * uint64(os.Getpagesize())
+}
+
+// measureBPF lets the kernel count the run time of BPF programs for d, and
+// notes the share that the programs of statuses had. Counting costs 80 ns per
+// run, so it is on only for that long.
+func (m *costMeter) measureBPF(statuses []probe.Status, d time.Duration) error {
+	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
+	if err != nil {
+		return err
+	}
+	defer stats.Close()
+	before, began := runTime(statuses), time.Now()
+	time.Sleep(d)
+	spent := runTime(statuses) - before
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.bpf = float64(spent) / float64(time.Since(began))
+	return nil
+}
+
+func runTime(statuses []probe.Status) (sum time.Duration) {
+	for _, st := range statuses {
+		for _, h := range st.Hooks {
+			if h.ID == 0 {
+				continue
+			}
+			p, err := ebpf.NewProgramFromID(ebpf.ProgramID(h.ID))
+			if err != nil {
+				continue // it ended meanwhile
+			}
+			if s, err := p.Stats(); err == nil {
+				sum += s.Runtime
+			}
+			p.Close()
+		}
+	}
+	return sum
+}

@@ -1,0 +1,279 @@
+// Package pipe moves signals from the probes to the sinks: bounded queues,
+// fan-out, and an account of every event.
+//
+// The conservation law holds for each probe once the agent is at rest:
+//
+//	observed = Σ dropped(reason) + routed
+//
+// and for each sink
+//
+//	routed = delivered + dropped + failed + queued
+//
+// Metrics take the other half of the package: a Gatherer runs the collectors
+// on demand and turns cgroup ids into workload labels.
+package pipe
+
+import (
+	"context"
+	"crypto/rand"
+	"log/slog"
+	"sort"
+	"sync"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"huatuo/internal/probe"
+	"huatuo/internal/signal"
+)
+
+// Sink takes documents. Deliver must not keep the slice, and the documents are
+// shared with other sinks: it must not change them. An error means that none
+// of the batch was taken; it is tried again.
+type Sink interface {
+	Deliver(ctx context.Context, docs []*signal.Document) error
+}
+
+// Options of New.
+type Options struct {
+	Log     *slog.Logger
+	Host    string
+	Region  string
+	Queue   int                  // length of the intake and of each sink's queue
+	Enrich  func(*signal.Record) // fills what the probe could not know; must not block for long
+	NewID   func(time.Time) string
+	Backoff time.Duration // before the first retry of a sink; doubles up to 32 times
+}
+
+// Pipe routes events.
+type Pipe struct {
+	o      Options
+	intake *queue[item]
+
+	mu       sync.Mutex
+	accounts map[string]*account
+	signals  map[*signal.Schema]uint64
+	recent   exemplars
+	sinks    []*sinkRunner
+}
+
+// item is an event on its way, with the account of the probe that made it.
+type item struct {
+	rec *signal.Record
+	doc *signal.Document
+	acc *account
+}
+
+// account is one probe's part of the conservation law.
+type account struct {
+	name    string
+	emitted uint64 // handed to Emit
+	intake  uint64 // dropped because the intake was full
+	broken  uint64 // could not be made a document
+	routed  uint64
+	loss    func() probe.Loss
+	base    probe.Loss // of earlier runs of the probe
+	sinks   []sinkCount
+}
+
+type sinkCount struct{ delivered, dropped, failed uint64 }
+
+// New returns a Pipe without sinks; add them before Run.
+func New(o Options) *Pipe {
+	if o.Queue <= 0 {
+		o.Queue = 4096
+	}
+	if o.NewID == nil {
+		o.NewID = newIDs()
+	}
+	if o.Backoff <= 0 {
+		o.Backoff = 100 * time.Millisecond
+	}
+	return &Pipe{
+		o: o, intake: newQueue[item](o.Queue), accounts: map[string]*account{},
+		signals: map[*signal.Schema]uint64{}, recent: exemplars{},
+	}
+}
+
+// newIDs makes ULIDs: they sort by the event's time.
+func newIDs() func(time.Time) string {
+	var mu sync.Mutex
+	entropy := ulid.Monotonic(rand.Reader, 0)
+	return func(t time.Time) string {
+		mu.Lock()
+		defer mu.Unlock()
+		ms := ulid.Timestamp(t)
+		id, err := ulid.New(ms, entropy)
+		if err != nil { // 2^80 ids in one millisecond, or a time beyond the year 10889
+			entropy = ulid.Monotonic(rand.Reader, 0)
+			id = ulid.MustNew(min(ms, ulid.MaxTime()), entropy)
+		}
+		return id.String()
+	}
+}
+
+// Add adds a sink. Call it before Run.
+func (p *Pipe) Add(name string, s Sink) {
+	p.sinks = append(p.sinks, &sinkRunner{name: name, sink: s, pipe: p, index: len(p.sinks), queue: newQueue[item](p.o.Queue)})
+}
+
+// Probe opens the account of a probe and returns the Emit and Lost of its Env.
+func (p *Pipe) Probe(name string) (emit func(*signal.Record), lost func(func() probe.Loss)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a := p.accounts[name]
+	if a == nil {
+		a = &account{name: name, sinks: make([]sinkCount, len(p.sinks))}
+		p.accounts[name] = a
+	}
+	return func(r *signal.Record) { p.emit(a, r) }, func(f func() probe.Loss) { p.setLoss(a, f) }
+}
+
+// setLoss keeps what an earlier run of the probe had counted.
+func (p *Pipe) setLoss(a *account, f func() probe.Loss) {
+	p.mu.Lock()
+	old := a.loss
+	p.mu.Unlock()
+	var last probe.Loss
+	if old != nil {
+		last = old()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	a.base.Observed += last.Observed
+	for why, n := range last.Dropped {
+		if a.base.Dropped == nil {
+			a.base.Dropped = map[string]uint64{}
+		}
+		a.base.Dropped[why] += n
+	}
+	a.loss = f
+}
+
+func (p *Pipe) emit(a *account, r *signal.Record) {
+	p.mu.Lock()
+	a.emitted++
+	p.mu.Unlock()
+	if old, dropped := p.intake.push(item{rec: r, acc: a}); dropped {
+		p.mu.Lock()
+		old.acc.intake++
+		p.mu.Unlock()
+	}
+}
+
+// Run moves events until ctx is done, then delivers what is still queued, for
+// at most drain, and returns.
+func (p *Pipe) Run(ctx context.Context, drain time.Duration) {
+	hard, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	var sinks sync.WaitGroup
+	for _, s := range p.sinks {
+		sinks.Go(func() { s.run(hard) })
+	}
+	routed := make(chan struct{})
+	go func() {
+		defer close(routed)
+		for {
+			it, ok := p.intake.pop(hard)
+			if !ok {
+				return
+			}
+			p.route(it)
+		}
+	}()
+	<-ctx.Done()
+	timer := time.AfterFunc(drain, cancel)
+	defer timer.Stop()
+	p.intake.close()
+	<-routed
+	for _, s := range p.sinks {
+		s.queue.close()
+	}
+	sinks.Wait()
+}
+
+// route enriches one record and puts it into each sink's queue.
+func (p *Pipe) route(it item) {
+	r := it.rec
+	if p.o.Enrich != nil {
+		p.o.Enrich(r)
+	}
+	r.Host, r.Region = p.o.Host, p.o.Region
+	r.ID = p.o.NewID(r.Time)
+	doc, err := r.Document()
+	p.mu.Lock()
+	if err != nil {
+		it.acc.broken++
+		p.mu.Unlock()
+		p.o.Log.Error("cannot encode an event", "kind", r.Schema.Name, "err", err)
+		return
+	}
+	it.acc.routed++
+	p.signals[r.Schema]++
+	p.recent.note(r)
+	p.mu.Unlock()
+	it.doc, it.rec = doc, nil
+	for _, s := range p.sinks {
+		if old, dropped := s.queue.push(it); dropped {
+			p.mu.Lock()
+			old.acc.sinks[s.index].dropped++
+			p.mu.Unlock()
+		}
+	}
+}
+
+// Accounts returns the account of every probe, by name.
+func (p *Pipe) Accounts() []signal.Account {
+	p.mu.Lock()
+	loss := make(map[*account]func() probe.Loss, len(p.accounts))
+	for _, a := range p.accounts {
+		loss[a] = a.loss
+	}
+	p.mu.Unlock()
+	out := make([]signal.Account, 0, len(loss))
+	for a, f := range loss {
+		var l probe.Loss
+		if f != nil {
+			l = f() // reads BPF maps: not under the lock
+		}
+		out = append(out, p.accountOf(a, l, f != nil))
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Probe < out[j].Probe })
+	return out
+}
+
+func (p *Pipe) accountOf(a *account, l probe.Loss, counts bool) signal.Account {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := signal.Account{Probe: a.name, Dropped: map[string]uint64{}, Routed: a.routed}
+	out.Observed = a.base.Observed + l.Observed
+	if !counts {
+		out.Observed = a.emitted
+	}
+	for _, m := range []map[string]uint64{a.base.Dropped, l.Dropped} {
+		for why, n := range m {
+			out.Dropped[why] += n
+		}
+	}
+	out.Dropped["intake_full"] += a.intake
+	out.Dropped["unencodable"] += a.broken
+	for i, s := range p.sinks {
+		c := a.sinks[i]
+		out.Sinks = append(out.Sinks, signal.SinkAccount{
+			Sink: s.name, Delivered: c.delivered, Dropped: c.dropped, Failed: c.failed,
+			Queued: a.routed - c.delivered - c.dropped - c.failed,
+		})
+	}
+	return out
+}
+
+// Signals returns how many events of each schema were routed.
+func (p *Pipe) Signals() map[*signal.Schema]uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	out := make(map[*signal.Schema]uint64, len(p.signals))
+	for s, n := range p.signals {
+		out[s] = n
+	}
+	return out
+}
