@@ -150,11 +150,12 @@ func (g *Gatherer) call(c *collector, now time.Time) []signal.Sample {
 	timer := time.NewTimer(g.timeout)
 	defer timer.Stop()
 	var err error
+	late := false
 	select {
 	case err = <-done:
 	case <-timer.C:
+		late = true // the batch still belongs to the call
 		err = fmt.Errorf("no answer within %v: left out until it returns", g.timeout)
-		b = &signal.Batch{} // the old one still belongs to the call
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -165,6 +166,9 @@ func (g *Gatherer) call(c *collector, now time.Time) []signal.Sample {
 		} else {
 			g.log.Info("a collector works again", "probe", c.probe)
 		}
+	}
+	if late {
+		return nil
 	}
 	return b.Samples
 }

@@ -3,6 +3,7 @@ package pipe
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -102,11 +103,12 @@ func TestFoldKeepsRounds(t *testing.T) {
 func TestGatherIsolation(t *testing.T) {
 	g := NewGatherer(GatherOptions{Log: quiet(), Timeout: 50 * time.Millisecond, Fresh: time.Nanosecond})
 	ctx := t.Context()
-	hang, calls := make(chan struct{}), 0
+	hang := make(chan struct{})
+	var calls atomic.Int32
 	g.Add(ctx, "good", func(b *signal.Batch) error { b.Value(hostGauge, 1); return nil })
 	g.Add(ctx, "bad", func(*signal.Batch) error { return errors.New("no") })
 	g.Add(ctx, "panic", func(*signal.Batch) error { panic("x") })
-	g.Add(ctx, "hung", func(b *signal.Batch) error { calls++; <-hang; b.Value(hostGauge, 2); return nil })
+	g.Add(ctx, "hung", func(b *signal.Batch) error { calls.Add(1); <-hang; b.Value(hostGauge, 2); return nil })
 	for range 3 {
 		got, err := g.Gather(ctx)
 		if err != nil || len(got) != 1 || got[0].Value != 1 {
@@ -117,8 +119,8 @@ func TestGatherIsolation(t *testing.T) {
 		t.Errorf("failing: %v, want bad, panic and hung", f)
 	}
 	close(hang)
-	if calls != 1 {
-		t.Errorf("the hung collector was called %d times", calls)
+	if n := calls.Load(); n != 1 {
+		t.Errorf("the hung collector was called %d times", n)
 	}
 }
 
