@@ -12,4 +12,17 @@ struct task_struct___5_13_0 {
 	long state;
 };
 
+/* f3fa33acca9f ("block: remove the ->rq_disk field in struct request"), v5.17: rq_disk -> q->disk */
+struct request___5_16_0 {
+	struct gendisk *rq_disk;
+};
+
 #pragma clang attribute pop
+
+/*
+ * Tracepoints whose arguments changed. Stable kernels got some of these
+ * changes as well, so their BTF is asked, not their version.
+ *
+ * a54895fa057c ("block: remove the request_queue to argument request based
+ * tracepoints"), v5.11: block_rq_insert, _issue, _requeue (q, rq) -> (rq)
+ */

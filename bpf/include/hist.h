@@ -75,7 +75,7 @@ static __always_inline u32 ht_slot_fine(u64 u)
 {
 	u32 l = ht_log2(u - 1), m, i;
 
-	m = l >= 16 ? (u - 1) >> (l - 16) : (u - 1) << (16 - l);
+	m = l >= 16 ? u >> (l - 16) : u << (16 - l);
 	i = 4 * (l - HT_HIST_MIN) + (m >= 77936) + (m >= 92682) + (m >= 110218);
 	return i < HT_SLOTS_FINE ? i : HT_SLOTS_FINE - 1;
 }

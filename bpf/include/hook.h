@@ -37,3 +37,14 @@
 #define HT_TP3(tp, body, t1, t2, t3)                                                                                   \
 	SEC("tp_btf/" #tp) int tp##_btf(u64 *c) { return body(c, true, (t1)c[0], (t2)c[1], (t3)c[2]); }                \
 	SEC("raw_tp/" #tp) int tp##_raw(u64 *c) { return body(c, false, (t1)c[0], (t2)c[1], (t3)c[2]); }
+
+/*
+ * HT_TP_FORM() is HT_TPn() for one form of a tracepoint whose arguments are not
+ * the same in all kernels: the programs are @name with _btf and _raw, and the
+ * further arguments of the body are expressions of c, the tracepoint's
+ * arguments as u64. User space chooses the form by the kernel's BTF
+ * (load.Kernel.TracepointArgs): the verifier would take a wrong one as well.
+ */
+#define HT_TP_FORM(name, tp, body, ...)                                                                                \
+	SEC("tp_btf/" #tp) int name##_btf(u64 *c) { return body(c, true, __VA_ARGS__); }                               \
+	SEC("raw_tp/" #tp) int name##_raw(u64 *c) { return body(c, false, __VA_ARGS__); }

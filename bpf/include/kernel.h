@@ -113,4 +113,36 @@ struct task_struct {
 	struct signal_struct *signal;
 };
 
+/* block/, include/linux/blk*.h */
+struct blkcg {
+	struct cgroup_subsys_state css;
+};
+
+struct blkcg_gq {
+	struct blkcg *blkcg;
+};
+
+struct bio {
+	struct blkcg_gq *bi_blkg;
+};
+
+struct gendisk {
+	int major;
+	int first_minor;
+};
+
+struct request_queue {
+	struct gendisk *disk;
+};
+
+struct request {
+	struct request_queue *q;
+	unsigned int cmd_flags;
+	unsigned int __data_len;
+	sector_t __sector;
+	struct bio *bio;
+	u64 start_time_ns;
+	u64 io_start_time_ns;
+};
+
 #pragma clang attribute pop

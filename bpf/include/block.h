@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* block.h - what we read of a block request. */
+#pragma once
+
+enum ht_io_op { HT_IO_READ, HT_IO_WRITE, HT_IO_FLUSH, HT_IO_DISCARD, HT_IO_OTHER, HT_IO_OPS };
+
+/* REQ_OP_MASK and the first of enum req_op have not changed since v4.10. */
+static __always_inline u32 ht_io_op(u32 cmd_flags)
+{
+	u32 op = cmd_flags & 0xff;
+
+	return op < HT_IO_OTHER ? op : HT_IO_OTHER;
+}
+
+/*
+ * Classes of outcome: BLK_STS_* up to BLK_STS_AGAIN, whose numbers are the same
+ * in all kernels since v4.17; later ones are not and fall together.
+ */
+enum ht_io_class {
+	HT_IO_OK,
+	HT_IO_NOTSUPP,
+	HT_IO_TIMEOUT,
+	HT_IO_NOSPC,
+	HT_IO_TRANSPORT,
+	HT_IO_TARGET,
+	HT_IO_RESERVATION,
+	HT_IO_MEDIUM,
+	HT_IO_PROTECTION,
+	HT_IO_RESOURCE,
+	HT_IO_IOERR,
+	HT_IO_DM_REQUEUE,
+	HT_IO_AGAIN,
+	HT_IO_REST,
+	HT_IO_CLASSES = 16,
+};
+
+/*
+ * What block_rq_complete says: a BLK_STS_* since 8a7d267b4a2c ("block: don't
+ * call blk_status_to_errno in blk_update_request"), v5.16; before that the
+ * errno that stands for it.
+ */
+static __always_inline u32 ht_io_class(s32 error)
+{
+	if (error >= 0)
+		return error < HT_IO_REST ? error : HT_IO_REST;
+	switch (-error) {
+	case 95: /* EOPNOTSUPP */
+		return HT_IO_NOTSUPP;
+	case 110: /* ETIMEDOUT */
+		return HT_IO_TIMEOUT;
+	case 28: /* ENOSPC */
+		return HT_IO_NOSPC;
+	case 67: /* ENOLINK */
+		return HT_IO_TRANSPORT;
+	case 121: /* EREMOTEIO */
+		return HT_IO_TARGET;
+	case 52: /* EBADE */
+		return HT_IO_RESERVATION;
+	case 61: /* ENODATA */
+		return HT_IO_MEDIUM;
+	case 84: /* EILSEQ */
+		return HT_IO_PROTECTION;
+	case 12: /* ENOMEM */
+		return HT_IO_RESOURCE;
+	case 5: /* EIO */
+		return HT_IO_IOERR;
+	case 11: /* EAGAIN */
+		return HT_IO_AGAIN;
+	default:
+		return HT_IO_REST;
+	}
+}
+
+/* Not what a caller provokes by asking (an operation that the device lacks, RWF_NOWAIT) or what is tried again. */
+static __always_inline bool ht_io_abnormal(u32 class)
+{
+	return class != HT_IO_NOTSUPP && class != HT_IO_RESOURCE && class != HT_IO_DM_REQUEUE && class != HT_IO_AGAIN;
+}
+
+/*
+ * Whether a request is one to measure. Other requests without data are the two
+ * ends of a flush sequence, which complete more than once, and driver-internal
+ * commands, whose completion is not always traced.
+ */
+static __always_inline bool ht_rq_counts(bool btf, struct request *rq)
+{
+	return HT_READ(btf, rq, __data_len) || ht_io_op(HT_READ(btf, rq, cmd_flags)) == HT_IO_FLUSH;
+}
+
+/* The whole disk, as major << 20 | minor; 0 for a request without a disk. */
+static __always_inline u32 ht_rq_dev(bool btf, struct request *rq)
+{
+	struct gendisk *disk = NULL;
+	struct request_queue *q;
+
+	if (bpf_core_field_exists(struct request_queue, disk)) {
+		q = HT_READ(btf, rq, q);
+		disk = HT_READ(btf, q, disk);
+	} else {
+		struct request___5_16_0 *o = (void *)rq;
+
+		bpf_core_read(&disk, sizeof(disk), &o->rq_disk);
+		btf = false; /* not a pointer that the verifier trusts */
+	}
+	if (!disk)
+		return 0;
+	return HT_READ(btf, disk, major) << 20 | HT_READ(btf, disk, first_minor);
+}
+
+/*
+ * The cgroup to which the kernel charges the request: of the task that
+ * submitted it, or with cgroup v2 of the one that dirtied the pages. Its id in
+ * the v1 blkio or in the default hierarchy; 0 when the kernel does not say.
+ */
+static __always_inline u64 ht_rq_cgroup(bool btf, struct request *rq)
+{
+	struct blkcg_gq *blkg;
+	struct kernfs_node *kn;
+	struct blkcg *blkcg;
+	struct cgroup *cg;
+	struct bio *bio;
+
+	if (!bpf_core_field_exists(struct bio, bi_blkg))
+		return 0;
+	bio = HT_READ(btf, rq, bio);
+	if (!bio)
+		return 0;
+	blkg = HT_READ(btf, bio, bi_blkg);
+	if (!blkg)
+		return 0;
+	blkcg = HT_READ(btf, blkg, blkcg);
+	cg = HT_READ(btf, blkcg, css.cgroup);
+	kn = HT_READ(btf, cg, kn);
+	return HT_READ(btf, kn, id);
+}

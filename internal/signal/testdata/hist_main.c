@@ -1,0 +1,29 @@
+/* Prints the slot that bpf/include/hist.h gives to each value on standard input, in units of 2^-30 s. */
+#include <stdio.h>
+
+typedef unsigned long long u64;
+typedef unsigned int u32;
+#include "hist.h"
+
+int main(void)
+{
+	u64 u;
+
+	while (scanf("%llu", &u) == 1) {
+		struct ht_hist h = { 0 };
+		struct ht_hist_fine f = { 0 };
+		int coarse = -1, fine = -1, i;
+
+		if (u > 1ULL << HT_HIST_MIN) {
+			coarse = ht_slot(u);
+			fine = ht_slot_fine(u);
+		}
+		/* the whole way, from nanoseconds */
+		ht_observe(&h, u);
+		ht_observe_fine(&f, u);
+		for (i = 0; i < HT_SLOTS_COARSE && !h.slots[i]; i++)
+			;
+		printf("%llu %d %d %llu %llu %d %llu\n", u, coarse, fine, h.sum, h.zero, i, f.sum);
+	}
+	return 0;
+}
