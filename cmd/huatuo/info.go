@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"runtime"
 	"sort"
 	"strings"
@@ -12,6 +10,7 @@ import (
 
 	"huatuo/internal/app"
 	"huatuo/internal/config"
+	"huatuo/internal/docgen"
 	"huatuo/internal/probe"
 	"huatuo/internal/probes"
 	"huatuo/internal/signal"
@@ -169,16 +168,7 @@ func (c *cli) genDocsCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			for name, b := range files {
-				path := filepath.Join(args[0], name)
-				if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-					return err
-				}
-				if err := os.WriteFile(path, b, 0o644); err != nil {
-					return err
-				}
-			}
-			return nil
+			return docgen.Write(args[0], files)
 		},
 	}
 }

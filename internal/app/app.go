@@ -122,7 +122,7 @@ func (a *App) newServer() error {
 	}
 	if a.store != nil {
 		q := query.New(a.store, query.Limits{})
-		o.Events, o.Metrics = eventView{q}, q
+		o.Events, o.Metrics = q, metricView{q}
 	}
 	var err error
 	a.server, err = console.New(o)
@@ -152,6 +152,7 @@ func (a *App) Run(ctx context.Context, hup <-chan struct{}, load func() (*config
 		a.log.Error("no BPF probe will run", "err", err)
 	}
 	a.engine.gather.Add(ctx, "agent", a.collectSelf)
+	a.engine.gather.Add(ctx, "console", a.server.Collect)
 
 	base := context.WithoutCancel(ctx)
 	webCtx, stopWeb := context.WithCancel(base)

@@ -91,7 +91,9 @@ func (e *Engine) openKernel() error {
 	}
 	o := load.Options{BTF: e.cfg.Kernel.BTF, Kinds: e.cfg.Kernel.Hooks, Ring: e.cfg.Kernel.Ring}
 	if e.cgroup != nil {
-		e.index = cgroup.NewIndex(e.cgroup)
+		if e.index, err = cgroup.NewIndex(e.cgroup, cgroup.IndexOptions{Log: e.log}); err != nil {
+			return err
+		}
 		if !e.cgroup.Unified {
 			o.CgroupController = "cpu"
 		}
@@ -146,7 +148,11 @@ func (e *Engine) Run(ctx context.Context, want func(name string) bool) {
 	var wg sync.WaitGroup
 	wg.Go(func() { e.pipe.Run(pipeCtx, drainTime) })
 	if e.index != nil {
-		wg.Go(func() { e.index.Run(pipeCtx) })
+		wg.Go(func() {
+			if err := e.index.Run(pipeCtx); err != nil {
+				e.log.Error("control groups are no longer followed: workloads made from now on have no name", "err", err)
+			}
+		})
 	}
 	wg.Go(func() { e.enrich.Run(pipeCtx) })
 	for _, s := range e.specs {

@@ -13,6 +13,7 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"huatuo/internal/console"
 	"huatuo/internal/probe"
 	"huatuo/internal/signal"
 )
@@ -46,9 +47,21 @@ var (
 		"Below 80 MB on an idle node, store and console included.")
 	selfBPF = selfMetric("huatuo_agent_bpf_run_ratio", signal.Gauge, "ratio", "Share of one core that the agent's BPF programs took when it was last measured.",
 		"Measured for one second each five minutes, because counting itself costs.")
-	selfStart = selfMetric("huatuo_agent_start_seconds", signal.Gauge, "seconds", "Time from the agent's start to its first sample.", "Below one second.")
+	selfStart  = selfMetric("huatuo_agent_start_seconds", signal.Gauge, "seconds", "Time from the agent's start to its first sample.", "Below one second.")
 	unresolved = selfMetric("huatuo_enrich_unresolved_total", signal.Counter, "1", "Look-ups of identity that found nothing.",
 		"A steady rate for short-lived processes is normal.", signal.Field{Name: "what", Help: "process, container, cmdline, …"})
+
+	frames = selfMetric("huatuo_symbol_frames_total", signal.Counter, "1", "User-space frames of stacks by whether they got a name.",
+		"The reasons say what to install: debug symbols, or nothing when the process had gone.",
+		signal.Field{Name: "outcome", Help: "named, or why not"})
+	storeBytes = selfMetric("huatuo_store_bytes", signal.Gauge, "bytes", "Size of the embedded store.",
+		"Bounded by the retention in the configuration.", signal.Field{Name: "kind", Help: "what is kept", Values: []string{"metrics", "events"}})
+	storeSeries = selfMetric("huatuo_store_series", signal.Gauge, "1", "Series of metrics that the store holds in memory.",
+		"Grows with the number of workloads and devices.")
+	storeSamples = selfMetric("huatuo_store_samples_total", signal.Counter, "1", "Samples added to the metric history.", "Its rate times the interval is the number of series.")
+	storeRefused = selfMetric("huatuo_store_refused_samples_total", signal.Counter, "1", "Samples that the metric history did not take, by reason.",
+		"too_old: the clock stepped back by more than the store can bridge.",
+		signal.Field{Name: "reason", Help: "why", Values: []string{"too_old", "duplicate", "malformed"}})
 
 	probeLabel = signal.Field{Name: "probe", Help: "name of the probe"}
 )
@@ -60,8 +73,8 @@ func selfMetric(name string, typ signal.MetricType, unit, help, read string, lab
 
 // SelfSchemas lists the agent's own metrics, for the catalogue and the docs.
 func SelfSchemas() []*signal.Schema {
-	return []*signal.Schema{buildInfo, probeState, eventsObserved, eventsDropped, eventsRouted, sinkEvents, signalsTotal,
-		selfCPU, selfRSS, selfBPF, selfStart, unresolved}
+	return append([]*signal.Schema{buildInfo, probeState, eventsObserved, eventsDropped, eventsRouted, sinkEvents, signalsTotal,
+		selfCPU, selfRSS, selfBPF, selfStart, unresolved, frames, storeBytes, storeSeries, storeSamples, storeRefused}, console.Schemas()...)
 }
 
 // Build says which agent this is.
@@ -104,6 +117,7 @@ func (a *App) collectSelf(b *signal.Batch) error {
 	for what, n := range a.engine.enrich.Unresolved() {
 		b.Value(unresolved, float64(n), what)
 	}
+	a.collectStore(b)
 	c := a.cost.now()
 	b.Value(selfCPU, c.cpu.Seconds())
 	b.Value(selfRSS, float64(c.rss))
@@ -114,6 +128,25 @@ func (a *App) collectSelf(b *signal.Batch) error {
 		b.Value(selfStart, c.start.Seconds())
 	}
 	return nil
+}
+
+func (a *App) collectStore(b *signal.Batch) {
+	st := a.engine.symbol.Stats()
+	b.Value(frames, float64(st.Named), "named")
+	for why, n := range st.Missing {
+		b.Value(frames, float64(n), why)
+	}
+	if a.store == nil {
+		return
+	}
+	status, stats := a.store.Status(), a.store.Stats()
+	b.Value(storeBytes, float64(status.MetricBytes), "metrics")
+	b.Value(storeBytes, float64(status.EventBytes), "events")
+	b.Value(storeSeries, float64(status.MetricSeries))
+	b.Value(storeSamples, float64(stats.Samples))
+	b.Value(storeRefused, float64(stats.TooOld), "too_old")
+	b.Value(storeRefused, float64(stats.Duplicates), "duplicate")
+	b.Value(storeRefused, float64(stats.Refused), "malformed")
 }
 
 // costMeter measures what the agent takes from the node.

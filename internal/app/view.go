@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"time"
 
+	"github.com/prometheus/prometheus/model/labels"
 	"golang.org/x/sys/unix"
 
 	"huatuo/internal/console"
@@ -14,7 +15,6 @@ import (
 	"huatuo/internal/probe"
 	"huatuo/internal/query"
 	"huatuo/internal/signal"
-	"huatuo/internal/store"
 )
 
 // agentView is the App as the console sees it.
@@ -144,15 +144,37 @@ func (v agentView) Ready() error {
 	return nil
 }
 
-// eventView is the query layer's events as the console wants them: no event is
-// a nil document, not an error.
-type eventView struct{ *query.Reader }
+// metricView is the query layer as the console wants it: the two declare the
+// same questions and answers, and must not know each other.
+type metricView struct{ q *query.Reader }
 
-// Event returns nil when there is none with that id.
-func (v eventView) Event(ctx context.Context, id string) (*signal.Document, error) {
-	d, err := v.Reader.Event(ctx, id)
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, nil
-	}
-	return d, err
+// Instant evaluates expr at one time.
+func (v metricView) Instant(ctx context.Context, expr string, at time.Time) (console.Result, error) {
+	r, err := v.q.Instant(ctx, expr, at)
+	return console.Result(r), err
+}
+
+// Range evaluates expr at each step.
+func (v metricView) Range(ctx context.Context, expr string, from, to time.Time, step time.Duration) (console.Result, error) {
+	r, err := v.q.Range(ctx, expr, from, to, step)
+	return console.Result(r), err
+}
+
+// Series lists series.
+func (v metricView) Series(ctx context.Context, s console.Selection) ([]labels.Labels, bool, error) {
+	return v.q.Series(ctx, meta(s))
+}
+
+// LabelNames lists the names of labels.
+func (v metricView) LabelNames(ctx context.Context, s console.Selection) ([]string, bool, error) {
+	return v.q.LabelNames(ctx, meta(s))
+}
+
+// LabelValues lists the values of one label.
+func (v metricView) LabelValues(ctx context.Context, label string, s console.Selection) ([]string, bool, error) {
+	return v.q.LabelValues(ctx, label, meta(s))
+}
+
+func meta(s console.Selection) query.MetaQuery {
+	return query.MetaQuery{Match: s.Match, From: s.From, To: s.To, Limit: s.Limit}
 }
