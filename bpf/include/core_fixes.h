@@ -17,6 +17,11 @@ struct request___5_16_0 {
 	struct gendisk *rq_disk;
 };
 
+/* 8520e224f547 ("bpf, cgroups: Fix cgroup v2 fallback on v1/v2 mixed mode"), v5.15: val -> cgroup */
+struct sock_cgroup_data___5_14_0 {
+	u64 val; /* a struct cgroup * with two flags; bit 0 says that it is something else */
+};
+
 #pragma clang attribute pop
 
 /*
@@ -25,4 +30,9 @@ struct request___5_16_0 {
  *
  * a54895fa057c ("block: remove the request_queue to argument request based
  * tracepoints"), v5.11: block_rq_insert, _issue, _requeue (q, rq) -> (rq)
+ *
+ * c504e5c2f964 ("net: skb: introduce kfree_skb_reason()"), v5.17: kfree_skb
+ * (skb, location) -> (skb, location, reason)
+ * c53795d48ee8 ("net: add rx_sk to trace_kfree_skb"), v6.11: (skb, location,
+ * reason) -> (skb, location, reason, rx_sk), which may be NULL
  */

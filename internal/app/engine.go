@@ -67,13 +67,13 @@ func NewEngine(cfg *config.Config, specs []probe.Spec, log *slog.Logger) (*Engin
 	}
 	syms := ksym.New(procOf(cfg.Host.Root))
 	e.symbol = symbol.New(symbol.Options{Kernel: syms, Proc: procOf(cfg.Host.Root)})
-	e.enrich, err = enrich.New(enrich.Options{
-		Root: cfg.Host.Root, Layout: e.cgroup, Cgroups: e.index, Clock: clk,
-		Redact: cfg.Enrich.Redact, RedactPatterns: cfg.Enrich.RedactPatterns,
-	})
-	if err != nil {
-		return nil, err
+	redact := enrich.NoRedaction()
+	if cfg.Enrich.Redact {
+		if redact, err = enrich.NewRedactor(cfg.Enrich.RedactPatterns); err != nil {
+			return nil, err
+		}
 	}
+	e.enrich = enrich.New(enrich.Options{Root: cfg.Host.Root, Clock: clk, Layout: e.cgroup, Index: e.index, Redact: redact, Log: log})
 	e.pipe = pipe.New(pipe.Options{Log: log, Host: e.hostID, Region: cfg.Host.Region, Queue: cfg.Pipe.Queue, Enrich: e.complete})
 	e.gather = pipe.NewGatherer(pipe.GatherOptions{Log: log, Labels: e.enrich.Labels, Pipe: e.pipe})
 	env := probe.Env{Root: cfg.Host.Root, Kernel: e.kernel, Rings: e.rings, Now: time.Now, Clock: clk.Mono}
@@ -154,7 +154,11 @@ func (e *Engine) Run(ctx context.Context, want func(name string) bool) {
 			}
 		})
 	}
-	wg.Go(func() { e.enrich.Run(pipeCtx) })
+	wg.Go(func() {
+		if err := e.enrich.Run(pipeCtx); err != nil {
+			e.log.Error("processes are no longer followed", "err", err)
+		}
+	})
 	for _, s := range e.specs {
 		if cfg, enabled := e.cfg.Probe(s.Name); enabled && want(s.Name) {
 			e.super.start(probeCtx, s.Name, cfg)

@@ -57,6 +57,11 @@ type Env struct {
 	Now    func() time.Time
 	Clock  func(mono uint64) time.Time // wall time of a bpf_ktime_get_ns() stamp
 
+	// Symbol names the function at a kernel address, "" when none is known;
+	// nil when there are no kernel symbols. The name may leave the agent, the
+	// address may not.
+	Symbol func(ip uint64) string
+
 	// Emit hands an event to the pipe. It never blocks and may be called from
 	// any goroutine. The record belongs to the pipe afterwards.
 	Emit func(*signal.Record)

@@ -3,8 +3,12 @@ package e2e
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -97,5 +101,21 @@ func TestSchedStallNearMiss(t *testing.T) {
 	a.json("/api/v1/events?kind=sched_stall", &page)
 	if len(page.Events) != 0 {
 		t.Errorf("%d events for waits below the threshold: %s", len(page.Events), page.Events[0].Title)
+	}
+}
+
+// killHogs ends what runs in cg at once.
+func killHogs(t testing.TB, cg *probetest.Cgroup) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(cg.Dir("cpu"), "cgroup.procs"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range strings.Fields(string(b)) {
+		pid, err := strconv.Atoi(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		syscall.Kill(pid, syscall.SIGKILL)
 	}
 }

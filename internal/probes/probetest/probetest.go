@@ -48,6 +48,7 @@ func New(t testing.TB) *Env {
 	e.Env = &probe.Env{
 		Log:  newLog(t),
 		Root: "/",
+		Now:  time.Now,
 		Emit: func(r *signal.Record) {
 			e.mu.Lock()
 			defer e.mu.Unlock()

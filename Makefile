@@ -1,0 +1,118 @@
+# The only entry point. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := all
+
+GO ?= go
+BIN := bin/huatuo
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+COMMIT := $(shell git rev-parse --short HEAD 2>/dev/null)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+
+# Packages tested at once: two cores are the smallest machine this must be pleasant on.
+J ?= 2
+# How long each fuzz target runs.
+T ?= 30s
+
+# clang-format and the linters look at these.
+BPF_SRC := $(wildcard bpf/include/*.h internal/probes/*/*.bpf.c)
+
+# Packages whose goroutines share data.
+RACE := ./internal/pipe/... ./internal/store/... ./internal/console/... ./internal/enrich/... ./internal/app/... ./internal/sink/... ./internal/kern/ring/... ./internal/config/...
+
+# Kernel tests provoke the kernel and need root; the others need neither.
+KTEST := ^TestKernel
+BROWSER := ^TestBrowser$$
+
+##@ Every day
+.PHONY: all build run
+all: gen build ## generate and build
+
+build: ## build the agent: needs Go, nothing else
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN) ./cmd/huatuo
+
+run: build ## build and run the agent; ARGS='--listen :19704' passes flags
+	exec $(BIN) $(ARGS)
+
+.PHONY: new
+new: ## scaffold a probe: make new P=name
+	@test -n '$(P)' || { echo 'usage: make new P=name'; exit 2; }
+	$(GO) run ./tools/new $(P)
+
+##@ Generated files
+.PHONY: gen gen-bpf docs ledger cost ui
+gen: gen-bpf docs ledger ## BPF objects and bindings, reference, ledgers: needs clang-19
+
+gen-bpf:
+	$(GO) generate ./internal/...
+
+docs: ## docs/reference from the code
+	$(GO) run ./cmd/huatuo gen-docs docs/reference
+
+ledger:
+	$(GO) run ./tools/ledger
+
+cost: ## docs/ledger/cost.txt: the verifier's count per program (root)
+	$(GO) run ./tools/cost
+
+ui: ui/node_modules ## build the console into internal/console/dist: needs node
+	cd ui && npm run --silent build
+
+ui/node_modules: ui/package-lock.json
+	cd ui && npm ci --silent --no-fund --no-audit
+	touch $@
+
+##@ Tests
+.PHONY: test deps check fmt unit race ktest e2e browser fuzz bench
+test: deps check unit race ktest e2e browser ## everything that CI runs (root)
+
+deps: ## install what tests and generation need from the distribution (root)
+	.ci/deps
+
+check: ui/node_modules ## formatting, vet, lint, layers, freshness of generated files
+	@bad=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); test -z "$$bad" || { echo "gofmt: $$bad"; exit 1; }
+	clang-format-19 --dry-run -Werror $(BPF_SRC)
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	$(GO) test ./internal ./internal/probes
+	$(GO) run ./tools/fresh make gen
+	$(GO) run ./tools/fresh make ui
+
+fmt: ## format Go and BPF C
+	gofmt -w $$(git ls-files -co --exclude-standard '*.go')
+	clang-format-19 -i $(BPF_SRC)
+
+unit: ui/node_modules ## tests that need no privileges
+	$(GO) test -p $(J) -skip '$(KTEST)' ./cmd/... ./internal/... ./tools/... ./test/faults/... ./test/bench/...
+	cd ui && npm test --silent
+
+race: ## the same for the packages that share data between goroutines, with the race detector
+	CGO_ENABLED=1 $(GO) test -p $(J) -race -skip '$(KTEST)' $(RACE)
+
+ktest: ## kernel tests on this kernel, one package at a time (root)
+	@test $$(id -u) = 0 || { echo 'make ktest loads BPF and needs root'; exit 1; }
+	$(GO) test -p 1 -count=1 -v -timeout 20m -run '$(KTEST)' ./internal/... ./tools/... ./test/faults/...
+
+e2e: ## black box: the built agent, real faults, what it says about them (root)
+	$(GO) test -p 1 -count=1 -v -timeout 20m -skip '$(BROWSER)' ./test/e2e/...
+
+browser: ## every page of the console in a real browser, with real data (root)
+	HUATUO_SCREENSHOTS=$(CURDIR)/bin/screenshots $(GO) test -count=1 -v -timeout 20m -run '$(BROWSER)' ./test/e2e/...
+
+fuzz: ## every fuzz target for T=30s
+	@for f in $$(grep -rl --include='*_test.go' '^func Fuzz' internal); do \
+	  for name in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' $$f); do \
+	    $(GO) test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(T) ./$$(dirname $$f); \
+	  done; \
+	done
+
+bench: build ## what the agent costs, paired on and off, into docs/reference/cost.md (root)
+	$(GO) run ./test/bench -agent $(BIN) -o docs/reference/cost.md
+
+##@ About
+.PHONY: help clean
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' Makefile
+
+clean: ## remove what was built outside of git
+	rm -rf bin ui/node_modules ui/.test test/browser/node_modules

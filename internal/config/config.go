@@ -1,0 +1,272 @@
+// Package config reads the agent's configuration: one strict YAML file,
+// overridden by the environment, overridden by flags.
+//
+// The structs below are the reference. Their tags are read by the loader, the
+// printer, the docs and the reload check, so a key is described once:
+//
+//	yaml     the key
+//	help     what it does, one sentence
+//	unit     "bytes" makes an integer a size: 512MiB
+//	enum     legal values, separated by commas
+//	min,max  bounds, in the text form of the type
+//	check    "regexp": every string must compile; "address": host:port
+//	secret   "true": never printed
+//	reload   "true": takes effect on SIGHUP, without a restart
+//	flag     the command-line flag that sets it
+//
+// Probes describe their own configuration with the same tags; they appear
+// under probes.<name>, beside probes.<name>.enabled.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"huatuo/internal/probe"
+)
+
+// DefaultPath is read when no file is named and it exists.
+const DefaultPath = "/etc/huatuo/huatuo.yaml"
+
+// maxFile bounds the file: the full reference is about 10 KB, so a larger one
+// is a mistake (a log, a disk image), not a configuration.
+const maxFile = 1 << 20
+
+// Config is the configuration in force. Make one with Default or Load.
+type Config struct {
+	Listen string `yaml:"listen" flag:"listen" check:"address" help:"Address of the console, the API and /metrics. Any other than a loopback address needs credentials (web)."`
+	Log    Log    `yaml:"log" help:"What the agent writes to standard error."`
+	Host   Host   `yaml:"host" help:"How this machine is named, and where its files are."`
+	Kernel Kernel `yaml:"kernel" help:"How BPF programs are brought into the kernel."`
+	Store  Store  `yaml:"store" help:"The embedded store: metric history and events."`
+	Web    Web    `yaml:"web" help:"Who may use the console and the API."`
+	Enrich Enrich `yaml:"enrich" help:"What is added to an event about its process and container."`
+	Pipe   Pipe   `yaml:"pipe" help:"The way of an event from its probe to the store and the other sinks."`
+
+	// Warnings tells what was ignored, for the log.
+	Warnings []string `yaml:"-"`
+
+	probes []*probeConfig
+	origin map[string]string
+}
+
+// Log configures the log.
+type Log struct {
+	Level  string `yaml:"level" flag:"log-level" enum:"debug,info,warn,error" reload:"true" help:"Least severe level that is written."`
+	Format string `yaml:"format" flag:"log-format" enum:"text,json" help:"Form of a line."`
+}
+
+// Host names the machine.
+type Host struct {
+	Name   string `yaml:"name" help:"Name of this machine in events; empty: its hostname."`
+	Region string `yaml:"region" help:"Region of this machine in events; empty: none."`
+	Root   string `yaml:"root" flag:"root" help:"Where the host's proc and sys are found; in a container, where the host's root is mounted."`
+}
+
+// Kernel configures how BPF programs are loaded.
+type Kernel struct {
+	BTF   string   `yaml:"btf" flag:"btf" help:"BTF of the running kernel for kernels without /sys/kernel/btf/vmlinux: a file, or a directory of <release>.btf files."`
+	Hooks []string `yaml:"hooks" enum:"tp_btf,raw_tp,tracepoint,fentry,fexit,kprobe,perf_event,iter" help:"Kinds of attachment that may be used; empty: all. For tests, and to work around a kernel bug."`
+	Ring  string   `yaml:"ring" enum:"auto,ringbuf,perf" help:"How events come out of the kernel; auto: the ring buffer where there is one (5.8), else the perf buffer."`
+}
+
+// Store configures the embedded store.
+type Store struct {
+	Enabled  bool          `yaml:"enabled" help:"Keep history on this machine. Without it there are /metrics and the live stream only. --store none turns it off."`
+	Dir      string        `yaml:"dir" flag:"data" help:"Directory of the store; it is made when it does not exist."`
+	Interval time.Duration `yaml:"interval" min:"1s" max:"5m" help:"How often metrics are gathered into the store."`
+	Metrics  Metrics       `yaml:"metrics" help:"Metric history."`
+	Events   Events        `yaml:"events" help:"Events."`
+}
+
+// Metrics is the retention of metric history.
+type Metrics struct {
+	Retention time.Duration `yaml:"retention" min:"1h" help:"Age at which metric history is deleted."`
+	MaxSize   int64         `yaml:"max_size" unit:"bytes" min:"64MiB" help:"Size above which the oldest metric history is deleted."`
+}
+
+// Events is the retention of events.
+type Events struct {
+	Retention time.Duration `yaml:"retention" min:"1h" help:"Age at which events are deleted."`
+	MaxSize   int64         `yaml:"max_size" unit:"bytes" min:"16MiB" help:"Size above which the oldest events are deleted."`
+}
+
+// Web configures access to the console and the API.
+type Web struct {
+	ConfigFile     string   `yaml:"config_file" flag:"web-config" help:"TLS and basic-auth settings, in the format of the Prometheus exporter toolkit."`
+	TokenFile      string   `yaml:"token_file" flag:"web-token-file" help:"File with a bearer token; a request that carries it is let in."`
+	AllowAnonymous bool     `yaml:"allow_anonymous" help:"Let everybody in who can reach the address, also from the network."`
+	AllowedHosts   []string `yaml:"allowed_hosts" help:"Further names under which the console may be opened, as they stand in the browser's address bar."`
+}
+
+// Enrich configures what is added to events.
+type Enrich struct {
+	Redact         bool     `yaml:"redact" help:"Replace passwords, tokens and keys in command lines by *** before they are kept."`
+	RedactPatterns []string `yaml:"redact_patterns" check:"regexp" help:"Further regular expressions (RE2) of what to replace in command lines."`
+}
+
+// Pipe configures the queues.
+type Pipe struct {
+	Queue int `yaml:"queue" min:"16" max:"1048576" help:"Events that may wait for one sink; beyond it the oldest are dropped and counted."`
+}
+
+// probeConfig is probes.<name>.
+type probeConfig struct {
+	spec    probe.Spec
+	enabled bool
+	value   any // pointer to a copy of spec.Config; nil when it has none
+}
+
+// Default returns the configuration that an empty file gives. It panics when
+// the configuration of a probe lacks a tag or has a member of a type that
+// cannot be read from text.
+func Default(specs []probe.Spec) *Config {
+	c := &Config{
+		Listen: "127.0.0.1:19704",
+		Log:    Log{Level: "info", Format: "text"},
+		Host:   Host{Root: "/"},
+		Kernel: Kernel{Ring: "auto"},
+		Store: Store{
+			Enabled: true,
+			Dir:     "/var/lib/huatuo",
+			// Five seconds shows a stall of one tick on a chart and costs a
+			// third of Prometheus' usual 15 s in resolution, not in disk:
+			// unchanged series compress to about a bit per sample.
+			Interval: 5 * time.Second,
+			Metrics:  Metrics{Retention: 15 * day, MaxSize: 2 << 30},
+			Events:   Events{Retention: 30 * day, MaxSize: 1 << 30},
+		},
+		Enrich: Enrich{Redact: true},
+		Pipe:   Pipe{Queue: 4096},
+		origin: map[string]string{},
+	}
+	for _, s := range specs {
+		c.probes = append(c.probes, &probeConfig{spec: s, enabled: true, value: copyOf(s.Config)})
+	}
+	c.keys() // panics on a bad tag
+	return c
+}
+
+// Load reads the file at path (none when path is empty), then the HUATUO_…
+// variables of env (as os.Environ gives them), then flags, whose keys are
+// configuration keys ("store.dir") and whose values have the text form of an
+// environment variable. It reports every mistake that it finds, not only the
+// first.
+func Load(path string, env []string, flags map[string]string, specs []probe.Spec) (*Config, error) {
+	var data []byte
+	if path != "" {
+		var err error
+		if data, err = readFile(path); err != nil {
+			return nil, fmt.Errorf("read configuration: %w", err)
+		}
+	}
+	return parse(path, data, env, flags, specs)
+}
+
+func readFile(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(data) > maxFile {
+		return nil, fmt.Errorf("%s is larger than %d bytes: this is not a configuration file", path, maxFile)
+	}
+	return data, nil
+}
+
+func parse(path string, data []byte, env []string, flags map[string]string, specs []probe.Spec) (*Config, error) {
+	c := Default(specs)
+	errs := c.applyFile(path, data)
+	errs = append(errs, c.applyEnv(env)...)
+	errs = append(errs, c.applyFlags(flags)...)
+	errs = append(errs, c.validate()...)
+	if len(errs) > 0 {
+		return nil, errors.Join(errs...)
+	}
+	return c, nil
+}
+
+// applyEnv sets keys from HUATUO_… variables. An unknown one is a warning and
+// not an error: a Kubernetes service named huatuo puts HUATUO_SERVICE_HOST and
+// more into every pod of its namespace.
+func (c *Config) applyEnv(env []string) []error {
+	byName := map[string]key{}
+	for _, k := range c.keys() {
+		byName[k.env()] = k
+	}
+	var errs []error
+	for _, e := range env {
+		name, text, _ := strings.Cut(e, "=")
+		if !strings.HasPrefix(name, envPrefix) || name == EnvPath {
+			continue
+		}
+		k, ok := byName[name]
+		if !ok {
+			c.Warnings = append(c.Warnings, fmt.Sprintf("environment variable %s is ignored: no such configuration key", name))
+			continue
+		}
+		if err := k.setText(text); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
+			continue
+		}
+		c.origin[k.name] = name
+	}
+	return errs
+}
+
+func (c *Config) applyFlags(flags map[string]string) []error {
+	var errs []error
+	left := len(flags)
+	names := make([]string, 0, len(flags))
+	for _, k := range c.keys() {
+		names = append(names, k.name)
+		text, ok := flags[k.name]
+		if !ok {
+			continue
+		}
+		left--
+		if err := k.setText(text); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", k.flag(), err))
+			continue
+		}
+		c.origin[k.name] = k.flag()
+	}
+	if left == 0 {
+		return errs
+	}
+	for _, n := range sortedKeys(flags) {
+		if !contains(names, n) {
+			errs = append(errs, fmt.Errorf("unknown configuration key %q%s", n, didYouMean(n, names)))
+		}
+	}
+	return errs
+}
+
+// Origin tells where the value of a key comes from: "default", file:line, a
+// variable or a flag.
+func (c *Config) Origin(name string) string {
+	if o, ok := c.origin[name]; ok {
+		return o
+	}
+	return "default"
+}
+
+// Probe returns whether the probe of that name is enabled, and its
+// configuration, which has the type of its Spec.Config.
+func (c *Config) Probe(name string) (cfg any, enabled bool) {
+	for _, p := range c.probes {
+		if p.spec.Name == name {
+			return deref(p.value), p.enabled
+		}
+	}
+	return nil, false
+}

@@ -1,0 +1,226 @@
+package console
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/oklog/ulid/v2"
+
+	"huatuo/internal/signal"
+)
+
+// heartbeat keeps proxies from closing a quiet stream and tells a reader that
+// it is still connected.
+const heartbeat = 15 * time.Second
+
+// streamWrite is how long one write may hang before the reader is cut off.
+const streamWrite = 10 * time.Second
+
+// maxResume bounds the events that a stream reads from the store before it
+// goes live: about a day on a node with one event a minute. A reader that was
+// away for longer gets a gap and can page through /events.
+const maxResume = 1000
+
+// stream serves /api/v1/events/stream.
+func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
+	f, after, err := streamParams(r)
+	if err != nil {
+		problem(w, http.StatusUnprocessableEntity, err.Error())
+		return
+	}
+	reader, older, err := s.opt.Hub.subscribe(f, after)
+	if err != nil {
+		w.Header().Set("Retry-After", "30")
+		problem(w, http.StatusServiceUnavailable, fmt.Sprintf("%d streams are open already: close one", maxReaders))
+		return
+	}
+	defer s.opt.Hub.unsubscribe(reader)
+	out := &sse{w: w, rc: http.NewResponseController(w), limit: s.streamWrite}
+	// The server's read timeout would end the stream: there is nothing to read.
+	if err := out.rc.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return
+	}
+	w.Header().Set("Content-Type", "text/event-stream")
+	w.Header().Set("X-Accel-Buffering", "no") // nginx would hold events back
+	if out.write("", "", ": connected") != nil {
+		return
+	}
+	if older != "" {
+		if s.resume(r.Context(), out, f, after, older) != nil {
+			return
+		}
+	}
+	s.follow(r.Context(), out, reader)
+}
+
+// follow copies the queue of reader until somebody has enough.
+func (s *Server) follow(ctx context.Context, out *sse, reader *reader) {
+	beat := time.NewTicker(s.heartbeat)
+	defer beat.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.stopping:
+			return
+		case <-beat.C:
+			if out.write("heartbeat", "", "data: {}") != nil {
+				return
+			}
+		case <-reader.wake:
+			docs, lost := reader.take()
+			for _, d := range docs {
+				if out.document(d) != nil {
+					return
+				}
+			}
+			if lost > 0 && out.gap(lost) != nil {
+				return
+			}
+		}
+	}
+}
+
+// resume sends from the store what lies between the ids after and older. A
+// store that fails costs these events, not the stream.
+func (s *Server) resume(ctx context.Context, out *sse, f signal.EventFilter, after, older string) error {
+	if s.opt.Events == nil {
+		return nil
+	}
+	id, err := ulid.ParseStrict(after)
+	if err != nil {
+		return nil // checked by streamParams
+	}
+	// An id is made a little later than the event happened; the id decides below.
+	f.From = ulid.Time(id.Time()).Add(-time.Minute)
+	f.Before = older
+	f.Limit = maxPage
+	var missed []*signal.Document
+	more := false
+	for len(missed) < maxResume {
+		page, err := s.opt.Events.Events(ctx, f)
+		if err != nil {
+			s.log.Warn("resume stream", "error", err)
+			return out.problem(err)
+		}
+		for _, d := range page.Events {
+			if d.ID > after {
+				missed = append(missed, d)
+			}
+		}
+		more = page.Next > after
+		if !more {
+			break
+		}
+		f.Before = page.Next
+	}
+	if more {
+		if err := out.gap(s.older(ctx, f)); err != nil {
+			return err
+		}
+	}
+	for _, d := range slices.Backward(missed) {
+		if err := out.document(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// older counts the events that a resumed stream leaves out: those of f before
+// the page that f.Before begins. At least one, since there is a next page.
+func (s *Server) older(ctx context.Context, f signal.EventFilter) uint64 {
+	id, err := ulid.ParseStrict(f.Before)
+	if err != nil {
+		return 1
+	}
+	f.From, f.To, f.Before = f.From.Add(time.Minute+time.Millisecond), ulid.Time(id.Time()), "" // without the event that was resumed after
+	buckets, err := s.opt.Events.Timeline(ctx, f, 1)
+	if err != nil {
+		return 1
+	}
+	n := uint64(0)
+	for _, b := range buckets {
+		for _, c := range b.Count {
+			n += uint64(c)
+		}
+	}
+	return max(n, 1)
+}
+
+// streamParams reads the query of a stream and the id to resume after.
+func streamParams(r *http.Request) (signal.EventFilter, string, error) {
+	q := r.URL.Query()
+	after := r.Header.Get("Last-Event-ID")
+	if after == "" {
+		// An EventSource cannot set the header when it starts.
+		after = q.Get("last_event_id")
+	}
+	q.Del("last_event_id")
+	if after != "" {
+		if _, err := ulid.ParseStrict(after); err != nil {
+			return signal.EventFilter{}, "", fmt.Errorf("last_event_id: %q is not the id of an event", clip(after))
+		}
+	}
+	for _, name := range []string{"from", "to", "q", "limit", "before"} {
+		if q.Has(name) {
+			return signal.EventFilter{}, "", fmt.Errorf("%s: a stream does not filter on it; use /api/v1/events", name)
+		}
+	}
+	f, err := filterOf(q)
+	if err == nil && len(f.Fields) > 0 {
+		err = errors.New("field.NAME: a stream does not filter on it; use /api/v1/events")
+	}
+	return f, after, err
+}
+
+// sse writes server-sent events.
+type sse struct {
+	w     http.ResponseWriter
+	rc    *http.ResponseController
+	limit time.Duration
+}
+
+func (o *sse) document(d *signal.Document) error {
+	b, err := json.Marshal(d)
+	if err != nil { // fields that are not JSON: the store's copy has the same
+		return o.gap(1)
+	}
+	return o.write("event", d.ID, "data: "+string(b))
+}
+
+func (o *sse) gap(lost uint64) error {
+	return o.write("gap", "", fmt.Sprintf(`data: {"lost":%d}`, lost))
+}
+
+// problem tells the reader that what it missed could not be read.
+func (o *sse) problem(err error) error {
+	b, merr := json.Marshal(map[string]any{"lost": 1, "reason": err.Error()})
+	if merr != nil {
+		return merr
+	}
+	return o.write("gap", "", "data: "+string(b))
+}
+
+// write sends one event. JSON has no raw line break, so data is one line.
+func (o *sse) write(event, id, data string) error {
+	if err := o.rc.SetWriteDeadline(time.Now().Add(o.limit)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	text := ""
+	if id != "" {
+		text += "id: " + id + "\n"
+	}
+	if event != "" {
+		text += "event: " + event + "\n"
+	}
+	if _, err := o.w.Write([]byte(text + data + "\n\n")); err != nil {
+		return err
+	}
+	return o.rc.Flush()
+}

@@ -1,0 +1,286 @@
+package blockio
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"huatuo/internal/kern/load"
+	"huatuo/internal/probes/probetest"
+	"huatuo/internal/signal"
+	"huatuo/test/faults/slowdisk"
+)
+
+// disk is a loop device on a file whose speed the test sets.
+type disk struct {
+	*slowdisk.Disk
+	*slowdisk.Loop
+}
+
+func newDisk(t *testing.T) *disk {
+	t.Helper()
+	for _, dev := range []string{"/dev/fuse", "/dev/loop-control"} {
+		if _, err := os.Stat(dev); err != nil {
+			t.Skipf("needs %s: a kernel with CONFIG_FUSE_FS and CONFIG_BLK_DEV_LOOP", dev)
+		}
+	}
+	d, err := slowdisk.Mount(t.TempDir(), 4<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	l, err := slowdisk.Attach(d.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		d.Release()
+		d.SetDelay(0)
+		l.Detach()
+	})
+	return &disk{d, l}
+}
+
+// access reads or writes one block past the page cache.
+func (d *disk) access(block int, write bool) error {
+	f, err := os.OpenFile(d.Dev, os.O_RDWR|syscall.O_DIRECT, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	buf := make([]byte, 8192)
+	off := 4096 - int(uintptr(unsafe.Pointer(&buf[0]))%4096)
+	if write {
+		_, err = f.WriteAt(buf[off:off+4096], int64(block)*4096)
+	} else {
+		_, err = f.ReadAt(buf[off:off+4096], int64(block)*4096)
+	}
+	return err
+}
+
+func (d *disk) read(t *testing.T, block int) {
+	t.Helper()
+	if err := d.access(block, false); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestKernel makes a device slow, hang and fail, by each kind of hook and ring.
+func TestKernel(t *testing.T) {
+	for _, kind := range []string{load.TPBTF, load.RawTP} {
+		for _, ring := range []string{"ringbuf", "perf"} {
+			t.Run(kind+"/"+ring, func(t *testing.T) {
+				testDisk(t, load.Options{Kinds: []string{kind}, Ring: ring})
+			})
+		}
+	}
+}
+
+func testDisk(t *testing.T, o load.Options) {
+	d := newDisk(t)
+	env := probetest.NewKernel(t, o)
+	cfg := Spec().Config.(Config)
+	cfg.Stall, cfg.Burst = 300*time.Millisecond, 100
+	if o.Kinds[0] == load.TPBTF && o.Ring == "ringbuf" {
+		cfg = Spec().Config.(Config) // once as it is in production
+	}
+	env.Start(Spec(), cfg)
+	for _, h := range env.Hooks() {
+		if h.By != o.Kinds[0] {
+			t.Errorf("hook %+v: want it by %s", h, o.Kinds[0])
+		}
+	}
+
+	slow(t, env, d, cfg.Stall)
+	nearMiss(t, env, d, cfg.Stall)
+	hanging(t, env, d, cfg.Stall)
+	failing(t, env, d)
+	workload(t, env, d)
+
+	if err := env.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	loss := env.Loss()
+	var dropped uint64
+	for _, n := range loss.Dropped {
+		dropped += n
+	}
+	if got := uint64(len(env.Records())); loss.Observed != got+dropped {
+		t.Errorf("observed %d, but %d records and %v lost", loss.Observed, got, loss.Dropped)
+	}
+}
+
+// of returns the events about d so far.
+func of(env *probetest.Env, d *disk) []*signal.Record {
+	return slices.DeleteFunc(env.Records(), func(r *signal.Record) bool {
+		switch b := r.Body.(type) {
+		case *IOStall:
+			return b.Device != d.Name
+		case *IOError:
+			return b.Device != d.Name
+		}
+		return true
+	})
+}
+
+func slow(t *testing.T, env *probetest.Env, d *disk, stall time.Duration) {
+	delay := stall * 6 / 5
+	d.SetDelay(delay)
+	d.read(t, 3)
+	d.SetDelay(0)
+	r := env.WaitRecord(func(r *signal.Record) bool {
+		b, ok := r.Body.(*IOStall)
+		return ok && b.Device == d.Name && b.State == completed
+	})
+	b := r.Body.(*IOStall)
+	if b.Op != "read" || b.Sector != 24 || b.Bytes != 4096 || b.Status != "ok" {
+		t.Errorf("stall %+v", b)
+	}
+	if min, max := delay.Seconds(), delay.Seconds()+1; b.TotalSeconds < min || b.TotalSeconds > max || b.DeviceSeconds < min || b.QueueSeconds > 0.5 {
+		t.Errorf("times of %+v: want %v to %v s, on the device", b, min, max)
+	}
+	if r.Process.PID != uint32(os.Getpid()) || r.Process.Comm == "" {
+		t.Errorf("sent by %+v, but this is %d", r.Process, os.Getpid())
+	}
+	if age := time.Since(r.Time); age < 0 || age > 30*time.Second {
+		t.Errorf("the event is %v old", age)
+	}
+	// The request is in the right bucket.
+	for _, s := range env.Gather() {
+		if s.Schema != deviceSeconds || s.Labels[0] != d.Name || s.Labels[1] != "read" {
+			continue
+		}
+		if s.Hist.Count != 1 || s.Hist.Sum < delay.Seconds() || s.Hist.Sum > delay.Seconds()+1 {
+			t.Errorf("histogram %+v", s.Hist)
+		}
+		for i, n := range s.Hist.Counts {
+			if up := bound(s.Hist, i); n != 0 && (up < delay.Seconds() || bound(s.Hist, i-1) > s.Hist.Sum) {
+				t.Errorf("a request of %v is in the bucket up to %v", s.Hist.Sum, up)
+			}
+		}
+	}
+}
+
+func nearMiss(t *testing.T, env *probetest.Env, d *disk, stall time.Duration) {
+	before := len(of(env, d))
+	d.SetDelay(stall / 2)
+	d.read(t, 4)
+	d.SetDelay(0)
+	time.Sleep(300 * time.Millisecond)
+	if got := of(env, d); len(got) != before {
+		t.Errorf("%d events of a request below the threshold: %+v", len(got)-before, got[before].Body)
+	}
+}
+
+// hanging holds a write until the event about it has come, while it hangs.
+func hanging(t *testing.T, env *probetest.Env, d *disk, stall time.Duration) {
+	d.Hold()
+	done := make(chan error, 1)
+	go func() { done <- d.access(5, true) }()
+	hung := env.WaitRecord(func(r *signal.Record) bool {
+		b, ok := r.Body.(*IOStall)
+		return ok && b.Device == d.Name && b.Op == "write" && b.State == onDevice
+	})
+	for _, s := range env.Gather() {
+		if s.Schema == inflight && s.Labels[0] == d.Name && s.Value != 1 {
+			t.Errorf("%v requests in flight, want 1", s.Value)
+		}
+	}
+	select {
+	case err := <-done:
+		t.Fatalf("the write ended before it was released: %v", err)
+	default:
+	}
+	d.Release()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	b := hung.Body.(*IOStall)
+	if b.Sector != 40 || b.Pending != 1 || b.TotalSeconds < stall.Seconds() || b.TotalSeconds > stall.Seconds()+2 {
+		t.Errorf("hang %+v", b)
+	}
+	if hung.Process.PID != uint32(os.Getpid()) {
+		t.Errorf("sent by %+v, but this is %d", hung.Process, os.Getpid())
+	}
+	if len(hung.KernelStack) < 3 {
+		t.Errorf("stack of who waits: %+v", hung.KernelStack)
+	}
+	env.WaitRecord(func(r *signal.Record) bool {
+		b, ok := r.Body.(*IOStall)
+		return ok && b.Device == d.Name && b.Op == "write" && b.State == completed
+	})
+}
+
+func failing(t *testing.T, env *probetest.Env, d *disk) {
+	d.SetError(syscall.EIO)
+	if err := d.access(6, true); !errors.Is(err, syscall.EIO) {
+		t.Errorf("write: %v, want EIO", err)
+	}
+	d.SetError(0)
+	r := env.WaitRecord(func(r *signal.Record) bool {
+		b, ok := r.Body.(*IOError)
+		return ok && b.Device == d.Name
+	})
+	b := r.Body.(*IOError)
+	if b.Op != "write" || b.Status != "io" || b.Errno != "EIO" || b.Sector != 48 || b.Bytes != 4096 || r.Process.PID != uint32(os.Getpid()) {
+		t.Errorf("error %+v by %+v", b, r.Process)
+	}
+	if n, _ := probetest.Value(env.Gather(), errorsTotal.Name, d.Name, "write", "io"); n != 1 {
+		t.Errorf("%v errors, want 1", n)
+	}
+}
+
+// workload reads in a cgroup and expects it in the cgroup's histogram.
+func workload(t *testing.T, env *probetest.Env, d *disk) {
+	cg := probetest.NewCgroup(t, fmt.Sprintf("huatuo-test-blockio-%d", os.Getpid()))
+	c := exec.Command("sh", "-c", "read _; exec dd if="+d.Dev+" of=/dev/null bs=4096 count=20 iflag=direct 2>/dev/null")
+	in, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	cg.Add(t, c.Process.Pid)
+	io.WriteString(in, "\n")
+	if err := c.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	samples := env.Gather()
+	if n, _ := probetest.WorkloadValue(samples, containerBytes.Name, cg.ID, "read"); n < 20*4096 || n > 40*4096 {
+		t.Errorf("the cgroup read %v bytes, want %d or few more", n, 20*4096)
+	}
+	for _, s := range samples {
+		if s.Schema == containerSeconds && s.CgroupID == cg.ID && s.Labels[0] == "read" && s.Hist.Count >= 20 {
+			return
+		}
+	}
+	t.Error("no reads in the cgroup's histogram")
+}
+
+// bound is the upper bound of bucket i.
+func bound(h *signal.Hist, i int) float64 {
+	b := 1.0
+	e := h.First + i
+	for ; e >= 1<<h.Resolution; e -= 1 << h.Resolution {
+		b *= 2
+	}
+	for ; e < 0; e += 1 << h.Resolution {
+		b /= 2
+	}
+	for ; e > 0; e-- {
+		b *= 1.189207115002721
+	}
+	return b
+}

@@ -1,0 +1,186 @@
+//go:build ignore
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * netdrop - packets that the kernel dropped, why and where.
+ *
+ * Every drop is counted by reason and protocol. What is not an everyday reason
+ * becomes an event with the packet's headers and the stack; only that path
+ * costs more than two map lookups, and a token bucket stands before it.
+ */
+#include "huatuo.h"
+#include "packet.h"
+
+#define FRAMES 32
+#define PF_KTHREAD 0x00200000
+
+#define NO_REASON 0xffffffff /* the kernel does not tell */
+
+const volatile u64 packet_drop_period_ns = 100000000;
+const volatile u64 packet_drop_burst = 10;
+/* Reasons that make no event, a bit each: user space knows their names. Those beyond are of subsystems. */
+const volatile u64 quiet[4] = {};
+
+struct drop_key {
+	u32 reason;
+	u32 proto;
+};
+
+/* 130 reasons in Linux 6.18, of which a host sees a few. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, struct drop_key);
+	__type(value, u64);
+} drops SEC(".maps");
+
+/* By the group of the socket, in the default hierarchy: abnormal reasons only. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_PERCPU_HASH);
+	__uint(max_entries, 4096);
+	__type(key, u64);
+	__type(value, u64);
+} cgroups SEC(".maps");
+
+struct drop_wire {
+	u64 ts;
+	u64 suppressed;
+	u64 location; /* return address of the call that dropped it */
+	u64 cgroup;   /* of the socket, 0: none is known */
+	struct ht_packet packet;
+	u32 reason;
+	u32 len;
+	u32 netns;
+	u32 ifindex;
+	u32 queue;
+	u32 pid; /* current: often not whose packet it is */
+	u32 tgid;
+	u32 kthread; /* current is one */
+	s32 frames;  /* bytes, negative: errno */
+	u32 state;   /* of the socket, 0: none is known */
+	u8 dev[16];
+	u8 comm[16];
+	u64 stack[FRAMES];
+};
+const struct drop_wire *_drop_wire __attribute__((unused)); /* keep in BTF */
+
+static __always_inline void bump(void *map, void *key)
+{
+	u64 *n = bpf_map_lookup_elem(map, key), one = 1;
+
+	if (n)
+		*n += 1; /* per CPU */
+	else if (bpf_map_update_elem(map, key, &one, BPF_NOEXIST))
+		if ((n = bpf_map_lookup_elem(map, key)))
+			*n += 1; /* another CPU made it */
+}
+
+static __always_inline bool is_quiet(u32 reason)
+{
+	return reason < 256 && (quiet[(reason >> 6) & 3] >> (reason & 63) & 1);
+}
+
+/* Network namespaces have numbers from here on (PROC_DYNAMIC_FIRST, and a few below it for the first ones). */
+#define FIRST_NS 0xe0000000
+
+/*
+ * skb->dev shares its place with the links of TCP's queues: it is a device
+ * only when what it points to is in a network namespace.
+ */
+static __always_inline void describe_dev(bool btf, struct drop_wire *e, struct sk_buff *skb, struct sock *sk)
+{
+	struct net_device *dev = HT_READ(btf, skb, dev);
+	struct net *net = NULL;
+	u32 inum = 0;
+
+	if (dev) {
+		net = HT_READ(btf, dev, nd_net.net);
+		if (net)
+			inum = HT_READ(btf, net, ns.inum);
+		if (inum >= FIRST_NS) {
+			e->netns = inum;
+			e->ifindex = HT_READ(btf, dev, ifindex);
+			bpf_core_read(e->dev, sizeof(e->dev), &dev->name);
+			return;
+		}
+	}
+	if (sk) {
+		net = HT_READ(btf, sk, __sk_common.skc_net.net);
+		if (net)
+			e->netns = HT_READ(btf, net, ns.inum);
+	}
+}
+
+static __always_inline void describe_current(struct drop_wire *e)
+{
+	struct task_struct *t = (void *)bpf_get_current_task();
+	u64 id = bpf_get_current_pid_tgid();
+	u32 flags = 0;
+
+	e->pid = id;
+	e->tgid = id >> 32;
+	bpf_core_read(&flags, sizeof(flags), &t->flags);
+	e->kthread = !!(flags & PF_KTHREAD);
+	bpf_get_current_comm(e->comm, sizeof(e->comm));
+}
+
+static __always_inline int report(void *ctx, bool btf, struct sk_buff *skb, u64 location, u32 reason, struct sock *sk,
+				  u64 cgroup)
+{
+	u64 now = bpf_ktime_get_ns();
+	struct drop_wire *e;
+	s64 suppressed;
+
+	/* A bucket for each of four sets of reasons: a flood of one does not hide all others. */
+	suppressed = ht_admit(reason & (HT_KINDS - 1), now, packet_drop_period_ns, packet_drop_burst);
+	if (suppressed < 0)
+		return 0;
+	e = ht_reserve(sizeof(*e));
+	if (!e)
+		return 0;
+	__builtin_memset(e, 0, __builtin_offsetof(struct drop_wire, stack));
+	e->ts = now;
+	e->suppressed = suppressed;
+	e->location = location;
+	e->reason = reason;
+	e->cgroup = cgroup;
+	e->len = HT_READ(btf, skb, len);
+	e->queue = HT_READ(btf, skb, queue_mapping);
+	if (sk)
+		e->state = HT_READ(btf, sk, __sk_common.skc_state);
+	ht_parse(btf, &e->packet, skb, sk);
+	describe_dev(btf, e, skb, sk);
+	describe_current(e);
+	e->frames = bpf_get_stack(ctx, e->stack, sizeof(e->stack), 0);
+	ht_submit(ctx, e, sizeof(*e));
+	return 0;
+}
+
+static __always_inline int on_drop(void *ctx, bool btf, struct sk_buff *skb, u64 location, u32 reason, struct sock *rx_sk)
+{
+	struct drop_key k = {.reason = reason};
+	struct sock *sk = rx_sk;
+	u64 cgroup = 0;
+	s32 proto;
+
+	if (!sk)
+		sk = HT_READ(btf, skb, sk);
+	if (!ht_sk_full(btf, sk))
+		sk = NULL;
+	proto = ht_classify(btf, skb, sk);
+	if (proto < 0)
+		return 0;
+	k.proto = proto;
+	bump(&drops, &k);
+	if (is_quiet(reason))
+		return 0;
+	if (sk) {
+		cgroup = ht_sk_cgroup(btf, sk);
+		if (cgroup)
+			bump(&cgroups, &cgroup);
+	}
+	return report(ctx, btf, skb, location, reason, sk, cgroup);
+}
+
+HT_TP_FORM(kfree_skb, kfree_skb, on_drop, (struct sk_buff *)c[0], c[1], c[2], (struct sock *)c[3])
+HT_TP_FORM(kfree_skb_3, kfree_skb, on_drop, (struct sk_buff *)c[0], c[1], c[2], NULL)
+HT_TP_FORM(kfree_skb_2, kfree_skb, on_drop, (struct sk_buff *)c[0], c[1], NO_REASON, NULL)

@@ -1,0 +1,30 @@
+// Package probes lists the probes. To add one: write its folder, add its line.
+package probes
+
+import (
+	"huatuo/internal/probe"
+	"huatuo/internal/probes/cgroupstat"
+	"huatuo/internal/probes/cpustat"
+	"huatuo/internal/probes/diskstats"
+	"huatuo/internal/probes/loadavg"
+	"huatuo/internal/probes/meminfo"
+	"huatuo/internal/probes/netdev"
+	"huatuo/internal/probes/pressure"
+	"huatuo/internal/probes/runqueue"
+	"huatuo/internal/probes/vmstat"
+)
+
+// All returns every probe, in the order of the docs.
+func All() []probe.Spec {
+	return []probe.Spec{
+		cpustat.Spec(),
+		loadavg.Spec(),
+		pressure.Spec(),
+		runqueue.Spec(),
+		meminfo.Spec(),
+		vmstat.Spec(),
+		diskstats.Spec(),
+		netdev.Spec(),
+		cgroupstat.Spec(),
+	}
+}

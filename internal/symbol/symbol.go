@@ -1,0 +1,232 @@
+// Package symbol turns raw addresses into frames with names: of the kernel
+// through kallsyms, of a process through its memory map and the symbol tables
+// of the files that it maps.
+//
+// Names come from, in this order: a Go binary's function table (also when it
+// is stripped), .symtab, else .dynsym; for code that a runtime compiled, from
+// the perf-PID.map that the runtime wrote; for the vDSO, from the vDSO.
+// C++ and Rust names are demangled. A frame without a name says what it is
+// (module and offset in the file) and why it has none.
+//
+// What a process maps is remembered, and a file's symbols are kept by the
+// file's identity, so the stack of a process that has just ended is named if
+// the process was seen before: see [Resolver.Remember].
+//
+// The files belong to the processes watched and may be hostile, and the file
+// systems below them may hang. So every size is bounded, nothing but regular
+// files is opened, and files are read by helpers that a caller waits for only
+// so long.
+package symbol
+
+import (
+	"strings"
+	"time"
+
+	"huatuo/internal/kern/ksym"
+	"huatuo/internal/signal"
+)
+
+// Unknown is the Function of a frame without a name.
+const Unknown = "[unknown]"
+
+// Options bound a Resolver. The zero value is a good one.
+type Options struct {
+	Kernel *ksym.Symbols // shared with others if they have one; nil: an own one
+	Proc   string        // empty: /proc
+
+	// CacheBytes bounds the symbols and process maps that are kept; 0: 32 MiB.
+	// One table costs 1 MB per 20,000 functions or so: libc 0.2 MB, node 10 MB.
+	CacheBytes int64
+	// FileBytes bounds the table of one file; 0, or more than a half of
+	// CacheBytes: that half.
+	FileBytes int64
+	// Wait is how long User may wait for maps and files that are not in the
+	// cache; 0: 100 ms, enough for nearly all files at first sight. A frame
+	// that is not ready then says so, and the next one of the same file is.
+	Wait time.Duration
+}
+
+// Resolver names addresses. Its methods may be called at once from several
+// goroutines.
+type Resolver struct {
+	proc      string
+	wait      time.Duration
+	fileBytes int64
+	kernel    *ksym.Symbols
+
+	objects   *objects
+	processes *processes
+	names     *names
+	vdso      vdso
+	urgent    *crew // works for callers that wait
+	idle      *crew // works for Remember
+	count     counters
+}
+
+// New returns a Resolver. It reads nothing yet.
+func New(o Options) *Resolver {
+	if o.Proc == "" {
+		o.Proc = "/proc"
+	}
+	if o.Kernel == nil {
+		o.Kernel = ksym.New(o.Proc)
+	}
+	if o.CacheBytes <= 0 {
+		o.CacheBytes = 32 << 20
+	}
+	objects := o.CacheBytes * 3 / 4
+	if o.FileBytes <= 0 || o.FileBytes > o.CacheBytes/2 {
+		o.FileBytes = o.CacheBytes / 2
+	}
+	if o.Wait <= 0 {
+		o.Wait = 100 * time.Millisecond
+	}
+	return &Resolver{
+		proc: o.Proc, wait: o.Wait, fileBytes: o.FileBytes, kernel: o.Kernel,
+		objects:   newObjects(objects),
+		processes: newProcesses(o.CacheBytes - objects),
+		names:     newNames(),
+		urgent:    newCrew(2, 256), // two: the cores of the smallest host that is worth it
+		idle:      newCrew(1, 256),
+	}
+}
+
+// Kernel names the addresses of a kernel stack, innermost first, as BPF hands
+// them over. The frames of the hook that took the stack are left out.
+func (r *Resolver) Kernel(ips []uint64) []signal.Frame {
+	if len(ips) == 0 {
+		return nil
+	}
+	err := r.kernel.Load()
+	frames := make([]signal.Frame, len(ips))
+	for i, ip := range ips {
+		sym, ok := r.kernel.Lookup(callSite(i, ip))
+		switch {
+		case ok:
+			frames[i] = signal.Frame{Function: r.names.show(sym.Name), Module: r.names.show(sym.Module)}
+			r.count.name()
+		case err != nil:
+			frames[i] = r.unknown(kernelUnreadable)
+		default:
+			frames[i] = r.unknown(kernelUnmapped)
+		}
+	}
+	return frames[hookFrames(frames):]
+}
+
+// callSite returns the address to look up for entry i of a stack. All but the
+// innermost are return addresses, which point behind the call: after a call
+// that never returns, that is the next function already.
+func callSite(i int, ip uint64) uint64 {
+	if i > 0 && ip > 0 {
+		return ip - 1
+	}
+	return ip
+}
+
+// hookFrames returns how many frames on top of a kernel stack are those of a
+// BPF program and of the tracepoint that ran it. A program on top of something
+// else, as in a CPU sample, is part of the stack.
+func hookFrames(frames []signal.Frame) int {
+	n := 0
+	for n < len(frames) && (frames[n].Module == "bpf" || strings.HasPrefix(frames[n].Function, "bpf_get_stack")) {
+		n++
+	}
+	programs := n
+	for n < len(frames) && isHook(frames[n].Function) {
+		n++
+	}
+	if n == programs || n == len(frames) {
+		return 0
+	}
+	return n
+}
+
+func isHook(function string) bool {
+	for _, p := range [...]string{
+		"bpf_trace_run", "__bpf_trace_", "__traceiter_", "trace_call_bpf", "perf_trace_", "bpf_trampoline_",
+		"perf_syscall_enter", "perf_syscall_exit", "perf_call_bpf_", "kprobe_perf_func", "kretprobe_perf_func",
+		"kprobe_dispatcher", "kretprobe_dispatcher", "kprobe_ftrace_handler", "__probestub_",
+	} {
+		if strings.HasPrefix(function, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// User names the addresses of a user stack, innermost first, of the process
+// with the given id in the host's pid namespace. start is its start time as
+// /proc/PID/stat has it (field 22, clock ticks since boot), which tells it from
+// an earlier or later process of the same id; 0 if it is not known.
+func (r *Resolver) User(pid uint32, start uint64, ips []uint64) []signal.Frame {
+	if len(ips) == 0 {
+		return nil
+	}
+	frames := make([]signal.Frame, len(ips))
+	w := patience{limit: r.wait}
+	defer w.stop()
+	p, s, why := r.space(pid, start, ips, &w)
+	if s == nil {
+		for i := range frames {
+			frames[i] = r.unknown(why)
+		}
+		return frames
+	}
+	ready := r.prepare(p, s, ips, &w)
+	for i, ip := range ips {
+		frames[i] = r.frame(p, s, callSite(i, ip), ready)
+	}
+	return frames
+}
+
+// frame names one address of a process whose files are ready.
+func (r *Resolver) frame(p *process, s *space, pc uint64, ready map[*image]result) signal.Frame {
+	m := s.find(pc)
+	if m == nil {
+		return r.unknown(unmapped)
+	}
+	if m.image.kind.compiled() {
+		return r.compiled(p, m, pc)
+	}
+	f := signal.Frame{Function: Unknown, Module: m.image.module(), Offset: pc - m.start + m.offset}
+	res := ready[m.image]
+	if res.object == nil {
+		return r.missing(f, res.why)
+	}
+	vaddr, ok := res.object.vaddr(f.Offset)
+	if !ok {
+		return r.missing(f, unmapped)
+	}
+	name, file, line, ok := res.object.find(vaddr)
+	if !ok {
+		return r.missing(f, res.object.why)
+	}
+	r.count.name()
+	return signal.Frame{Function: r.names.show(name), Module: f.Module, File: r.names.show(file), Line: line}
+}
+
+// compiled names an address in memory that no file backs.
+func (r *Resolver) compiled(p *process, m *mapping, pc uint64) signal.Frame {
+	f := signal.Frame{Function: Unknown, Module: m.image.module()}
+	name, why := p.perf.find(pc)
+	if why != named {
+		return r.missing(f, why)
+	}
+	r.count.name()
+	f.Function = r.names.plain(name)
+	if m.image.kind == anonymous {
+		f.Module = "[jit]"
+	}
+	return f
+}
+
+func (r *Resolver) unknown(why reason) signal.Frame {
+	return r.missing(signal.Frame{Function: Unknown}, why)
+}
+
+func (r *Resolver) missing(f signal.Frame, why reason) signal.Frame {
+	r.count.miss(why)
+	f.Missing = why.String()
+	return f
+}

@@ -1,0 +1,251 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/** The agent's HTTP API as the console uses it. Paths are relative, so the console also works below a reverse proxy's path. */
+import type { PromSeries } from "./prom";
+
+/** One label of a metric or one member of an event's body. */
+export interface Field {
+  name: string;
+  type?: string;
+  unit?: string;
+  help: string;
+  values?: string[] | null;
+}
+
+/** Describes one signal. */
+export interface Schema {
+  name: string;
+  kind: string;
+  type?: "counter" | "gauge" | "histogram";
+  unit?: string;
+  area: string;
+  scope?: string;
+  help: string;
+  read?: string;
+  fields: Field[];
+  severity?: Severity;
+  probe?: string;
+}
+
+export type Severity = "info" | "warning" | "critical";
+
+export interface Frame {
+  function: string;
+  module?: string;
+  file?: string;
+  line?: number;
+  offset?: number;
+  missing?: string;
+}
+
+export interface Process {
+  pid: number;
+  tid?: number;
+  comm?: string;
+  exe?: string;
+  cmdline?: string;
+  start_time?: string;
+  parent_pid?: number;
+  parent?: string;
+}
+
+export interface Container {
+  id?: string;
+  name?: string;
+  pod?: string;
+  pod_uid?: string;
+  namespace?: string;
+  runtime?: string;
+  qos?: string;
+  unit?: string;
+  cgroup?: string;
+  labels?: Record<string, string>;
+  gone?: boolean;
+}
+
+/** One event. */
+export interface Document {
+  id: string;
+  time: string;
+  kind: string;
+  severity: Severity;
+  title: string;
+  host?: string;
+  region?: string;
+  container?: Container;
+  process?: Process;
+  fields: Record<string, unknown>;
+  kernel_stack?: Frame[];
+  user_stack?: Frame[];
+  registers?: Record<string, string>;
+  suppressed?: number;
+  unresolved?: string[];
+}
+
+export interface EventPage {
+  events: Document[] | null;
+  next?: string;
+}
+
+export interface Timeline {
+  from: string;
+  to: string;
+  step_seconds: number;
+  buckets: { time: string; count: Record<string, number> | null }[] | null;
+}
+
+export interface Node {
+  hostname: string;
+  kernel: string;
+  arch: string;
+  cpus: number;
+  memory_bytes: number;
+  boot_time: string;
+  cgroup_mode: string;
+  btf: string;
+  version: string;
+  commit: string;
+  go_version: string;
+  started: string;
+  now: string;
+  listen: string;
+  store_interval_seconds: number;
+}
+
+export interface SinkAccount {
+  sink: string;
+  delivered: number;
+  dropped: number;
+  failed: number;
+  queued: number;
+}
+
+/** The conservation law of one probe's events. */
+export interface Account {
+  probe: string;
+  observed: number;
+  dropped: Record<string, number> | null;
+  routed: number;
+  sinks: SinkAccount[] | null;
+}
+
+export interface Hook {
+  hook: string;
+  by?: string;
+  program?: string;
+  id?: number;
+  reason?: string;
+}
+
+export interface Probe {
+  name: string;
+  help: string;
+  source: string;
+  state: string;
+  reason?: string;
+  hooks?: Hook[] | null;
+  since: string;
+  restarts?: number;
+  signals: string[] | null;
+  account?: Account | null;
+}
+
+export interface ProbePage extends Omit<Probe, "signals"> {
+  readme: string;
+  signals: Schema[] | null;
+  config: Record<string, unknown> | null;
+}
+
+export interface StoreStatus {
+  dir?: string;
+  error?: string;
+  metric_bytes: number;
+  metric_series: number;
+  event_bytes: number;
+  events: number;
+  oldest_metric?: string;
+  oldest_event?: string;
+  retention: { metric_age: string; metric_bytes: number; event_age: string; event_bytes: number };
+}
+
+export interface System {
+  accounts: Account[] | null;
+  store: StoreStatus | null;
+  sinks: { name: string; state: string; queued: number; capacity: number; error?: string }[] | null;
+  cost: { cpu_ratio: number; rss_bytes: number; bpf_seconds_per_second: number | null; goroutines: number; start_seconds: number } | null;
+  config: string;
+}
+
+/** ApiError is an answer that is not 2xx, or no answer at all (status 0). */
+export class ApiError extends Error {
+  constructor(readonly status: number, readonly title: string, readonly detail: string) {
+    super(detail || title);
+  }
+}
+
+/** Query parameters; undefined, null and "" are left out. */
+export type Params = Record<string, string | number | null | undefined>;
+
+function search(params: Params): string {
+  const q = new URLSearchParams();
+  for (const [k, v] of Object.entries(params)) if (v !== undefined && v !== null && v !== "") q.set(k, String(v));
+  const s = q.toString();
+  return s === "" ? "" : `?${s}`;
+}
+
+/** Reads problem+json, or Prometheus' error form, out of a failed answer. */
+async function failure(res: Response): Promise<ApiError> {
+  const body = (await res.json().catch(() => ({}))) as Record<string, unknown>;
+  const text = (k: string) => (typeof body[k] === "string" ? (body[k] as string) : "");
+  return new ApiError(res.status, text("title") || res.statusText, text("detail") || text("error"));
+}
+
+async function get<T>(path: string, params: Params, signal?: AbortSignal): Promise<T> {
+  let res: Response;
+  try {
+    res = await fetch(`api/v1/${path}${search(params)}`, { signal, headers: { Accept: "application/json" } });
+  } catch (e) {
+    if (e instanceof DOMException && e.name === "AbortError") throw e;
+    throw new ApiError(0, "", e instanceof Error ? e.message : String(e));
+  }
+  if (!res.ok) throw await failure(res);
+  return (await res.json()) as T;
+}
+
+interface PromAnswer {
+  status: string;
+  error?: string;
+  data?: { resultType: string; result: PromSeries[] };
+}
+
+async function prom(path: string, params: Params, signal?: AbortSignal): Promise<PromSeries[]> {
+  const a = await get<PromAnswer>(path, params, signal);
+  if (a.status !== "success") throw new ApiError(200, "", a.error ?? "");
+  return a.data?.result ?? [];
+}
+
+/** streamURL is the address of the live event stream. */
+export function streamURL(params: Params): string {
+  return `api/v1/events/stream${search(params)}`;
+}
+
+/** api has one function per endpoint. */
+export const api = {
+  node: (s?: AbortSignal) => get<Node>("node", {}, s),
+  metrics: (s?: AbortSignal) => get<{ metrics: Schema[] | null }>("metrics", {}, s).then((r) => r.metrics ?? []),
+  kinds: (s?: AbortSignal) => get<{ kinds: Schema[] | null }>("event-kinds", {}, s).then((r) => r.kinds ?? []),
+  events: (p: Params, s?: AbortSignal) => get<EventPage>("events", p, s),
+  event: (id: string, s?: AbortSignal) => get<Document>(`events/${encodeURIComponent(id)}`, {}, s),
+  timeline: (p: Params, s?: AbortSignal) => get<Timeline>("events/timeline", p, s),
+  probes: (s?: AbortSignal) => get<{ probes: Probe[] | null }>("probes", {}, s).then((r) => r.probes ?? []),
+  probe: (name: string, s?: AbortSignal) => get<ProbePage>(`probes/${encodeURIComponent(name)}`, {}, s),
+  system: (s?: AbortSignal) => get<System>("system", {}, s),
+  query: (query: string, time: number, s?: AbortSignal) => prom("query", { query, time }, s),
+  queryRange: (query: string, start: number, end: number, step: number, s?: AbortSignal) => prom("query_range", { query, start, end, step }, s),
+};
+
+/** balanced tells whether the conservation law holds for a. */
+export function balanced(a: Account): boolean {
+  const sum = Object.values(a.dropped ?? {}).reduce((x, y) => x + y, 0);
+  return a.observed === sum + a.routed && (a.sinks ?? []).every((s) => a.routed === s.delivered + s.dropped + s.failed + s.queued);
+}

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/** Colours of data. They read on both backgrounds and stay apart for the common colour-vision deficiencies. */
+
+const LIGHT = ["#4755d8", "#d9730d", "#0f8a7e", "#b8357f", "#7a9a01", "#1482c5", "#8a5a2b", "#8347c9", "#c93c37", "#5f6b7a", "#2d9d5b", "#b58900"];
+const DARK = ["#7d8bff", "#f2994a", "#3cc3b2", "#ea6fae", "#b2cf3a", "#56b4f0", "#c79b6b", "#b78af5", "#f2716b", "#97a3b4", "#5ccf8b", "#e3bd45"];
+
+/** color of the i-th series. */
+export function color(i: number, dark: boolean): string {
+  const p = dark ? DARK : LIGHT;
+  return p[i % p.length]!;
+}
+
+/** severityColor matches the badges' colours. */
+export function severityColor(s: string, dark: boolean): string {
+  switch (s) {
+    case "critical": return dark ? "#f2716b" : "#c93c37";
+    case "warning": return dark ? "#e9a23b" : "#c77700";
+    default: return dark ? "#8b97a8" : "#5f6b7a";
+  }
+}
+
+/** heat is the colour of a heat-map cell of shade 0…1: one hue whose lightness carries the value, so the lines over it stay visible. */
+export function heat(v: number, dark: boolean): string {
+  return dark ? `hsl(234 ${30 + 45 * v}% ${15 + 52 * v}%)` : `hsl(232 ${75 - 20 * v}% ${94 - 50 * v}%)`;
+}

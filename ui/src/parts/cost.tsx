@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/** What the agent itself takes from the node, and whether its books balance. */
+import type { JSX } from "preact";
+import { balanced, type System } from "../api";
+import { href } from "../router";
+import { useApp } from "../state";
+import { format, grouped } from "../units";
+import { Badge, Pairs } from "./ui";
+
+/** Cost lists the agent's own use of CPU and memory. */
+export function Cost({ system }: { system: System }): JSX.Element {
+  const { t } = useApp();
+  const c = system.cost;
+  const accounts = system.accounts ?? [];
+  const off = accounts.filter((a) => !balanced(a)).length;
+  const observed = accounts.reduce((s, a) => s + a.observed, 0);
+  return (
+    <Pairs rows={[
+      [t("cost.cpu"), c !== null && format(c.cpu_ratio, "ratio"), t("cost.cpu.help")],
+      [t("cost.rss"), c !== null && format(c.rss_bytes, "bytes")],
+      [t("cost.bpf"), c !== null && (c.bpf_seconds_per_second === null ? <span class="muted">{t("cost.bpf.off")}</span> : format(c.bpf_seconds_per_second, "ratio")), t("cost.bpf.help")],
+      [t("cost.goroutines"), c !== null && c.goroutines],
+      [t("cost.start"), c !== null && format(c.start_seconds, "seconds"), t("cost.start.help")],
+      [t("cost.events"), grouped(observed)],
+      [t("cost.books"), <a href={href(["system"])}>{off === 0 ? <Badge kind="ok">{t("balanced")}</Badge> : <Badge kind="warning">{t("cost.off", { n: off })}</Badge>}</a>, t("law.help")],
+    ]} />
+  );
+}
