@@ -186,7 +186,7 @@ const (
 	scanEvery = 10 * time.Second
 	// tidyEvery is how soon labels follow a container's end or new name.
 	tidyEvery = time.Second
-	// scanLimit bounds one scan to about 80 ms of CPU.
+	// scanLimit bounds one scan to about 100 ms of CPU.
 	scanLimit = 1000
 )
 

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -373,6 +374,38 @@ func TestSeen(t *testing.T) {
 		}
 	}
 	e.Seen(make([]uint32, 5000)...) // more than the queue holds: must not block
+}
+
+// TestConcurrent is for the race detector.
+func TestConcurrent(t *testing.T) {
+	h := newHost(t)
+	var ids []uint64
+	for i := range 8 {
+		path := fmt.Sprintf("/g%d", i)
+		ids = append(ids, h.group(path))
+		h.run(task{pid: uint32(100 + i), ppid: 100, comm: "p", exe: "/p", args: []string{"p"}, cgroup: path})
+	}
+	e := h.enricher(Options{MaxProcesses: 6, MaxWorkloads: 4})
+	runEnricher(t, e)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for i := range 500 {
+				n := i % len(ids)
+				if r := h.record(e, uint32(100+n), ids[n]); r.Container.Unit != fmt.Sprintf("/g%d", n) {
+					t.Errorf("%+v", r.Container)
+				}
+				e.Labels(ids[n])
+				e.Seen(uint32(100 + n))
+				if i%100 == 0 {
+					e.work.tidy()
+					e.scan()
+					e.Unresolved()
+				}
+			}
+		})
+	}
+	wg.Wait()
 }
 
 func BenchmarkRecordCached(b *testing.B) {

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"time"
 
+	"huatuo/internal/kern/cgroup"
 	"huatuo/internal/kern/load"
 	"huatuo/internal/kern/ring"
 	"huatuo/internal/signal"
@@ -54,8 +55,14 @@ type Env struct {
 	Root   string       // where the host's proc and sys are found: "/" in production, testdata in tests
 	Kernel *load.Kernel // loads and attaches BPF objects; nil for a probe that needs none
 	Rings  *ring.Drainer
-	Now    func() time.Time
-	Clock  func(mono uint64) time.Time // wall time of a bpf_ktime_get_ns() stamp
+
+	// Layout and Cgroups are how control groups are mounted and which there
+	// are; the agent keeps Cgroups up to date. Nil where none are mounted.
+	Layout  *cgroup.Layout
+	Cgroups *cgroup.Index
+
+	Now   func() time.Time
+	Clock func(mono uint64) time.Time // wall time of a bpf_ktime_get_ns() stamp
 
 	// Symbol names the function at a kernel address, "" when none is known;
 	// nil when there are no kernel symbols. The name may leave the agent, the

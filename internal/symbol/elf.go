@@ -196,7 +196,7 @@ func (l *loader) functions(s *elf.Section) ([]raw, error) {
 	if l.f.Class == elf.ELFCLASS32 {
 		entry, parse = 16, parseSym32
 	}
-	var raws []raw
+	raws := make([]raw, 0, min(s.FileSize/uint64(entry), 128<<10)) // 3 MB at most before a symbol was seen
 	buf := make([]byte, chunk/entry*entry)
 	for at := uint64(0); at+uint64(entry) <= s.FileSize; at += uint64(len(buf)) {
 		n := min(uint64(len(buf)), (s.FileSize-at)/uint64(entry)*uint64(entry))

@@ -39,7 +39,7 @@ func (r *Resolver) open(p *process, m *mapping) (*os.File, fileKey, reason) {
 	if m.deleted {
 		return nil, fileKey{}, fileGone
 	}
-	return openBelow("/", m.image.key, true)
+	return openBelow(filepath.Dir(r.proc), m.image.key, true) // the host's root, also where it is mounted elsewhere
 }
 
 func openLink(link string) (*os.File, fileKey, reason) {

@@ -158,32 +158,33 @@ func TestDeletedProgram(t *testing.T) {
 	}
 }
 
+func TestRememberedProcess(t *testing.T) {
+	exe := compileTarget(t)
+	tg := start(t, exec.Command(exe))
+	r := newResolver()
+	began, err := r.startTime(tg.pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Remember(tg.pid)
+	waitFor(t, func() bool { s := r.Stats(); return s.Files >= 3 })
+	tg.stop()
+	if err := os.Rename(exe, exe+".moved"); err != nil {
+		t.Fatal(err)
+	}
+	for _, st := range []uint64{began, 0} {
+		f := r.User(tg.pid, st, []uint64{tg.addrs["exported_function"], tg.addrs["puts"] + 1})
+		if f[0].Function != "exported_function" || f[1].Function != "puts" {
+			t.Errorf("start %d: %+v", st, f)
+		}
+	}
+	if f := r.User(tg.pid, began+1, []uint64{tg.addrs["puts"]}); f[0].Missing != "process gone" {
+		t.Errorf("a later process of the id: %+v", f)
+	}
+}
+
 func TestEndedProcess(t *testing.T) {
 	exe := compileTarget(t)
-	t.Run("remembered, with a file that is gone", func(t *testing.T) {
-		tg := start(t, exec.Command(exe))
-		r := newResolver()
-		began, err := r.startTime(tg.pid)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.Remember(tg.pid)
-		waitFor(t, func() bool { s := r.Stats(); return s.Files >= 3 })
-		tg.stop()
-		if err := os.Rename(exe, exe+".moved"); err != nil {
-			t.Fatal(err)
-		}
-		defer os.Rename(exe+".moved", exe) //nolint:errcheck // the next test would fail
-		for _, st := range []uint64{began, 0} {
-			f := r.User(tg.pid, st, []uint64{tg.addrs["exported_function"], tg.addrs["puts"] + 1})
-			if f[0].Function != "exported_function" || f[1].Function != "puts" {
-				t.Errorf("start %d: %+v", st, f)
-			}
-		}
-		if f := r.User(tg.pid, began+1, []uint64{tg.addrs["puts"]}); f[0].Missing != "process gone" {
-			t.Errorf("a later process of the id: %+v", f)
-		}
-	})
 	t.Run("seen, symbols not read yet", func(t *testing.T) {
 		tg := start(t, exec.Command(exe))
 		r := newResolver()

@@ -6,6 +6,8 @@ package cgroupstat
 import (
 	"context"
 	_ "embed"
+	"errors"
+	"fmt"
 	"log/slog"
 	"path"
 	"sync"
@@ -43,19 +45,16 @@ func Spec() probe.Spec {
 }
 
 func run(ctx context.Context, env *probe.Env, cfg Config) error {
-	layout, err := cgroup.Detect(env.Root)
-	if err != nil {
-		return err
-	}
-	index, err := cgroup.NewIndex(layout, cgroup.IndexOptions{Log: env.Log})
-	if err != nil {
-		return err
+	layout, index := env.Layout, env.Cgroups
+	if layout == nil || index == nil {
+		return fmt.Errorf("no control groups are mounted: %w", errors.ErrUnsupported)
 	}
 	p := newPoller(layout, index, cfg, env)
 	env.Collect(p.collect)
 	env.Ready(hooks(layout)...)
-	defer p.close()
-	return index.Run(ctx)
+	<-ctx.Done()
+	p.close()
+	return nil
 }
 
 // hooks tells where the files are, by controller.

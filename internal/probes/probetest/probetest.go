@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"huatuo/internal/kern/cgroup"
 	"huatuo/internal/kern/load"
 	"huatuo/internal/probe"
 	"huatuo/internal/signal"
@@ -95,6 +96,7 @@ func (e *Env) TryStart(s probe.Spec, cfg any) error {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	e.spec, e.cancel = s, cancel
+	e.followCgroups()
 	go func() { e.done <- s.Run(ctx, e.Env, cfg) }()
 	e.t.Cleanup(func() {
 		if err := e.Stop(); err != nil {
@@ -312,4 +314,30 @@ func format(s signal.Sample, names map[uint64]string) string {
 	b.WriteByte(' ')
 	b.WriteString(strconv.FormatFloat(s.Value, 'f', -1, 64))
 	return b.String()
+}
+
+// followCgroups gives the Env the control groups below its root, as the agent
+// does, unless the test has; a root without any leaves them nil.
+func (e *Env) followCgroups() {
+	if e.Layout != nil {
+		return
+	}
+	l, err := cgroup.Detect(e.Root)
+	if err != nil {
+		return
+	}
+	x, err := cgroup.NewIndex(l, cgroup.IndexOptions{Log: e.Log})
+	if err != nil {
+		return
+	}
+	e.Layout, e.Cgroups = l, x
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := x.Run(ctx); err != nil {
+			e.Log.Error("control groups are not followed", "err", err)
+		}
+	}()
+	e.t.Cleanup(func() { cancel(); <-done })
 }
