@@ -15,6 +15,7 @@ J ?= 2
 T ?= 30s
 
 # clang-format and the linters look at these.
+GO_DIRS := cmd internal test tools
 BPF_SRC := $(wildcard bpf/include/*.h internal/probes/*/*.bpf.c)
 
 # Packages whose goroutines share data.
@@ -70,7 +71,7 @@ deps: ## install what tests and generation need from the distribution (root)
 	.ci/deps
 
 check: ui/node_modules ## formatting, vet, lint, layers, freshness of generated files
-	@bad=$$(gofmt -l $$(git ls-files -co --exclude-standard '*.go')); test -z "$$bad" || { echo "gofmt: $$bad"; exit 1; }
+	@bad=$$(gofmt -l $(GO_DIRS)); test -z "$$bad" || { echo "gofmt: $$bad"; exit 1; }
 	clang-format-19 --dry-run -Werror $(BPF_SRC)
 	$(GO) vet ./...
 	$(GO) tool staticcheck ./...
@@ -79,7 +80,7 @@ check: ui/node_modules ## formatting, vet, lint, layers, freshness of generated 
 	$(GO) run ./tools/fresh make ui
 
 fmt: ## format Go and BPF C
-	gofmt -w $$(git ls-files -co --exclude-standard '*.go')
+	gofmt -w $(GO_DIRS)
 	clang-format-19 -i $(BPF_SRC)
 
 unit: ui/node_modules ## tests that need no privileges

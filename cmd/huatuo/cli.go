@@ -56,6 +56,7 @@ Without a subcommand it runs the agent; the console is then at http://localhost:
 		SilenceErrors: true,
 		RunE:          c.runAgent,
 	}
+	root.SuggestionsMinimumDistance = 2
 	root.SetOut(c.out)
 	root.SetErr(c.err)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {

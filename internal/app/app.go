@@ -250,14 +250,14 @@ func (a *App) reloads(ctx context.Context, hup <-chan struct{}, load func() (*co
 			a.log.Error("the configuration was not reloaded; the old one stays in force", "err", err)
 			continue
 		}
-		if err := a.apply(ctx, cfg); err != nil {
+		if err := a.apply(cfg); err != nil {
 			a.log.Error("part of the configuration was not reloaded", "err", err)
 		}
 	}
 }
 
 // apply puts into force what can change while the agent runs.
-func (a *App) apply(ctx context.Context, cfg *config.Config) error {
+func (a *App) apply(cfg *config.Config) error {
 	changes := config.Diff(a.cfg.Load(), cfg)
 	restart := map[string]bool{}
 	var late []string
@@ -279,10 +279,8 @@ func (a *App) apply(ctx context.Context, cfg *config.Config) error {
 		if !restart[s.Name] {
 			continue
 		}
-		a.engine.super.stop(s.Name, probe.Disabled)
-		if pc, enabled := cfg.Probe(s.Name); enabled {
-			a.engine.super.start(context.WithoutCancel(ctx), s.Name, pc)
-		}
+		pc, enabled := cfg.Probe(s.Name)
+		a.engine.Restart(s.Name, pc, enabled)
 	}
 	if len(late) > 0 {
 		a.log.Warn("these keys take effect at the next start only", "keys", late)

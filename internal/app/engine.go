@@ -39,17 +39,20 @@ type Engine struct {
 	cgroup *cgroup.Layout
 	index  *cgroup.Index
 	enrich *enrich.Enricher
+	ksyms  *ksym.Symbols
 	symbol *symbol.Resolver
 	rings  *ring.Drainer
 	pipe   *pipe.Pipe
 	gather *pipe.Gatherer
 	super  *supervisor
 	hostID string
+	begun  chan struct{}   // closed once Run has told every probe to start
+	probes context.Context // ends every probe; set before begun is closed
 }
 
 // NewEngine makes the parts that need no privilege; nothing runs yet.
 func NewEngine(cfg *config.Config, specs []probe.Spec, log *slog.Logger) (*Engine, error) {
-	e := &Engine{cfg: cfg, specs: specs, log: log, rings: ring.NewDrainer()}
+	e := &Engine{cfg: cfg, specs: specs, log: log, rings: ring.NewDrainer(), begun: make(chan struct{})}
 	e.hostID = cfg.Host.Name
 	if e.hostID == "" {
 		name, err := os.Hostname()
@@ -65,8 +68,8 @@ func NewEngine(cfg *config.Config, specs []probe.Spec, log *slog.Logger) (*Engin
 	if err := e.openKernel(); err != nil {
 		return nil, err
 	}
-	syms := ksym.New(procOf(cfg.Host.Root))
-	e.symbol = symbol.New(symbol.Options{Kernel: syms, Proc: procOf(cfg.Host.Root)})
+	e.ksyms = ksym.New(procOf(cfg.Host.Root))
+	e.symbol = symbol.New(symbol.Options{Kernel: e.ksyms, Proc: procOf(cfg.Host.Root)})
 	redact := enrich.NoRedaction()
 	if cfg.Enrich.Redact {
 		if redact, err = enrich.NewRedactor(cfg.Enrich.RedactPatterns); err != nil {
@@ -164,6 +167,9 @@ func (e *Engine) Run(ctx context.Context, want func(name string) bool) {
 			e.super.start(probeCtx, s.Name, cfg)
 		}
 	}
+	e.probes = probeCtx
+	close(e.begun)
+	wg.Go(func() { e.warm(ctx) })
 	<-ctx.Done()
 	stopProbes()
 	e.super.wait()
@@ -171,8 +177,22 @@ func (e *Engine) Run(ctx context.Context, want func(name string) bool) {
 	wg.Wait()
 }
 
+// Restart ends a probe and, when it is enabled, starts it anew with cfg.
+func (e *Engine) Restart(name string, cfg any, enabled bool) {
+	<-e.begun
+	e.super.stop(name, probe.Disabled)
+	if enabled {
+		e.super.start(e.probes, name, cfg)
+	}
+}
+
 // Settle waits until every probe runs or has told why it does not.
 func (e *Engine) Settle(ctx context.Context) {
+	select {
+	case <-e.begun:
+	case <-ctx.Done():
+		return
+	}
 	t := time.NewTicker(10 * time.Millisecond)
 	defer t.Stop()
 	for !e.super.settled() {
@@ -181,6 +201,18 @@ func (e *Engine) Settle(ctx context.Context) {
 			return
 		case <-t.C:
 		}
+	}
+}
+
+// warm reads the kernel's symbols once the probes run, so that the first stack
+// does not wait for them.
+func (e *Engine) warm(ctx context.Context) {
+	e.Settle(ctx)
+	if ctx.Err() != nil {
+		return
+	}
+	if err := e.ksyms.Load(); err != nil {
+		e.log.Warn("kernel stacks have no names", "err", err)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"huatuo/internal/console"
 	"huatuo/internal/probe"
 	"huatuo/internal/signal"
+	"huatuo/internal/sink/prom"
 )
 
 // The agent's own metrics. They are gathered like a probe's.
@@ -74,7 +75,7 @@ func selfMetric(name string, typ signal.MetricType, unit, help, read string, lab
 // SelfSchemas lists the agent's own metrics, for the catalogue and the docs.
 func SelfSchemas() []*signal.Schema {
 	return append([]*signal.Schema{buildInfo, probeState, eventsObserved, eventsDropped, eventsRouted, sinkEvents, signalsTotal,
-		selfCPU, selfRSS, selfBPF, selfStart, unresolved, frames, storeBytes, storeSeries, storeSamples, storeRefused}, console.Schemas()...)
+		selfCPU, selfRSS, selfBPF, selfStart, unresolved, frames, storeBytes, storeSeries, storeSamples, storeRefused}, append(console.Schemas(), prom.Schemas()...)...)
 }
 
 // Build says which agent this is.

@@ -105,8 +105,8 @@ type Web struct {
 
 // Enrich configures what is added to events.
 type Enrich struct {
-	Redact         bool     `yaml:"redact" help:"Replace passwords, tokens and keys in command lines by *** before they are kept."`
-	RedactPatterns []string `yaml:"redact_patterns" check:"regexp" help:"Further regular expressions (RE2) of what to replace in command lines."`
+	Redact         bool     `yaml:"redact" help:"Replace passwords, tokens and keys in command lines before they are kept."`
+	RedactPatterns []string `yaml:"redact_patterns" check:"regexp" help:"Further regular expressions (RE2) of secrets in command lines, tried on one argument at a time: their groups are replaced, or the whole match when they have none."`
 }
 
 // Pipe configures the queues.
@@ -235,7 +235,7 @@ func (c *Config) applyFlags(flags map[string]string) []error {
 		}
 		left--
 		if err := k.setText(text); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", k.flag(), err))
+			errs = append(errs, fmt.Errorf("%s (%s): %w", k.name, k.flag(), err))
 			continue
 		}
 		c.origin[k.name] = k.flag()

@@ -111,12 +111,6 @@ func TestAuthMatrix(t *testing.T) {
 // without thinking tells nobody anything.
 func TestNetworkNeedsCredential(t *testing.T) {
 	tokenFile := write(t, "token", token)
-	new := func(listen string, change func(*Options)) error {
-		o := Options{Listen: listen, Agent: &fakeAgent{}, Scrape: http.NotFoundHandler(), Log: quiet()}
-		change(&o)
-		_, err := New(o)
-		return err
-	}
 	for _, c := range []struct {
 		listen string
 		open   bool
@@ -124,7 +118,7 @@ func TestNetworkNeedsCredential(t *testing.T) {
 		{"localhost:19704", false}, {"LOCALHOST:0", false}, {"127.0.0.1:1", false}, {"127.3.2.1:1", false}, {"[::1]:1", false}, {"[::ffff:127.0.0.1]:1", false},
 		{":19704", true}, {"0.0.0.0:19704", true}, {"[::]:19704", true}, {"192.0.2.1:1", true}, {"node1:1", true}, {"localhost.example.com:1", true},
 	} {
-		err := new(c.listen, func(*Options) {})
+		err := refusal(c.listen, func(*Options) {})
 		if (err != nil) != c.open {
 			t.Errorf("%s without a credential: %v", c.listen, err)
 		}
@@ -140,11 +134,23 @@ func TestNetworkNeedsCredential(t *testing.T) {
 			"users":     func(o *Options) { o.ConfigFile = usersFile(t) },
 			"anonymous": func(o *Options) { o.AllowAnonymous = true },
 		} {
-			if err := new(c.listen, change); err != nil {
+			if err := refusal(c.listen, change); err != nil {
 				t.Errorf("%s with %s: %v", c.listen, name, err)
 			}
 		}
 	}
+}
+
+// refusal returns what New says.
+func refusal(listen string, change func(*Options)) error {
+	o := Options{Listen: listen, Agent: &fakeAgent{}, Scrape: http.NotFoundHandler(), Log: quiet()}
+	change(&o)
+	_, err := New(o)
+	return err
+}
+
+func TestBadOptions(t *testing.T) {
+	tokenFile := write(t, "token", token)
 	for name, c := range map[string]struct {
 		change func(*Options)
 		listen string
@@ -163,7 +169,7 @@ func TestNetworkNeedsCredential(t *testing.T) {
 		"bad port":       {func(*Options) {}, "localhost:http2", "no port"},
 		"big port":       {func(*Options) {}, "localhost:70000", "no port"},
 	} {
-		err := new(c.listen, c.change)
+		err := refusal(c.listen, c.change)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v, want %q in it", name, err, c.want)
 		}

@@ -109,7 +109,7 @@ func hostOf(r *http.Request) string {
 // finish counts the answer, and turns a panic of a handler into a 500.
 func (s *Server) finish(rec *recorder, r *http.Request) {
 	p := recover()
-	if p != nil && p != http.ErrAbortHandler { //nolint:errorlint // net/http compares it so
+	if p != nil && p != http.ErrAbortHandler {
 		s.panics.Add(1)
 		s.log.Error("handle request", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
 		if rec.status == 0 {

@@ -262,6 +262,22 @@ func certificate(t *testing.T, dir string) *x509.CertPool {
 	return pool
 }
 
+// getTLS asks for the node, as alice when there is a password.
+func getTLS(t *testing.T, addr string, conf *tls.Config, password string) (*http.Response, error) {
+	t.Helper()
+	tr := &http.Transport{TLSClientConfig: conf, ForceAttemptHTTP2: true}
+	defer tr.CloseIdleConnections()
+	_, port, _ := net.SplitHostPort(addr)
+	r, err := http.NewRequest(http.MethodGet, "https://127.0.0.1:"+port+"/api/v1/node", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if password != "" {
+		r.SetBasicAuth("alice", password)
+	}
+	return (&http.Client{Transport: tr}).Do(r)
+}
+
 func TestTLS(t *testing.T) {
 	dir := t.TempDir()
 	pool := certificate(t, dir)
@@ -301,17 +317,7 @@ func TestTLS(t *testing.T) {
 			if c.show {
 				conf.Certificates = []tls.Certificate{pair}
 			}
-			tr := &http.Transport{TLSClientConfig: conf, ForceAttemptHTTP2: true}
-			defer tr.CloseIdleConnections()
-			_, port, _ := net.SplitHostPort(addr)
-			r, err := http.NewRequest(http.MethodGet, "https://127.0.0.1:"+port+"/api/v1/node", nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if c.user != "" {
-				r.SetBasicAuth("alice", c.user)
-			}
-			resp, err := (&http.Client{Transport: tr}).Do(r)
+			resp, err := getTLS(t, addr, conf, c.user)
 			if c.want == 0 {
 				if err == nil {
 					t.Errorf("connected: %s", resp.Status)

@@ -207,8 +207,14 @@ func (p *page) table(head []string, rows [][]string) {
 	p.WriteByte('\n')
 }
 
+// cell escapes s for a table: a bar ends a cell, and what looks like a tag
+// outside of code is not shown.
 func cell(s string) string {
-	return strings.ReplaceAll(strings.ReplaceAll(s, "|", "\\|"), "\n", " ")
+	parts := strings.Split(s, "`")
+	for i := 0; i < len(parts); i += 2 {
+		parts[i] = strings.ReplaceAll(parts[i], "<", "&lt;")
+	}
+	return strings.NewReplacer("|", "\\|", "\n", " ").Replace(strings.Join(parts, "`"))
 }
 
 // bytes ends the page with exactly one newline.

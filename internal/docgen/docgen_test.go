@@ -49,13 +49,15 @@ func sample() In {
 	}
 	root := &cobra.Command{Use: "huatuo", Short: "Observes.", Example: "  huatuo --listen :1\n    # indented"}
 	root.Run = func(*cobra.Command, []string) {}
-	root.Flags().StringP("listen", "l", "127.0.0.1:19704", "listen on `ADDRESS`")
+	root.Flags().StringP("listen", "l", "127.0.0.1:19704", "listen on `ADDRESS`, not on <all>")
 	root.Flags().Bool("secret", false, "not shown")
 	if err := root.Flags().MarkHidden("secret"); err != nil {
 		panic(err)
 	}
 	sub := &cobra.Command{Use: "doctor", Short: "Checks.", Run: root.Run}
 	sub.Flags().Bool("json", false, "as JSON")
+	sub.Flags().AddFlagSet(root.Flags())
+	sub.Flags().StringP("data", "d", "", "only here")
 	root.AddCommand(sub, &cobra.Command{Use: "gen-docs", Hidden: true, Run: root.Run})
 	return In{
 		Probes: []probe.Spec{probe.New(m, struct{}{}, func(context.Context, *probe.Env, struct{}) error { return nil })},

@@ -68,7 +68,7 @@ func (p *page) command(c *cobra.Command) {
 	if text == "" {
 		text = c.Short
 	}
-	p.line(text)
+	p.line(strings.TrimRight(text, ".") + ".")
 	if c.Runnable() {
 		p.block(c.UseLine())
 	}
@@ -76,18 +76,33 @@ func (p *page) command(c *cobra.Command) {
 		p.line("Examples:")
 		p.block(c.Example)
 	}
-	var rows [][]string
-	c.NonInheritedFlags().VisitAll(func(f *pflag.Flag) {
-		if !f.Hidden && f.Name != "help" {
-			rows = append(rows, flagRow(f))
-		}
-	})
-	p.table([]string{"flag", "default", "meaning"}, rows)
+	p.flags(c)
 	for _, sub := range c.Commands() {
 		// cobra adds help and completion by itself when the program runs.
 		if sub.Name() != "help" && sub.Name() != "completion" {
 			p.command(sub)
 		}
+	}
+}
+
+// flags lists the flags of c. Those that it shares with the root, the
+// configuration's, stand there.
+func (p *page) flags(c *cobra.Command) {
+	var rows [][]string
+	shared := false
+	c.NonInheritedFlags().VisitAll(func(f *pflag.Flag) {
+		if f.Hidden || f.Name == "help" {
+			return
+		}
+		if r := c.Root().Flags().Lookup(f.Name); c != c.Root() && r != nil && r.Usage == f.Usage {
+			shared = true
+			return
+		}
+		rows = append(rows, flagRow(f))
+	})
+	p.table([]string{"flag", "default", "meaning"}, rows)
+	if shared {
+		p.line("It takes the configuration flags of [" + c.Root().Name() + "](#" + c.Root().Name() + ") as well.")
 	}
 }
 
@@ -182,10 +197,7 @@ func (p *page) operation(heading string, op operation) {
 		if a.Required {
 			need = "required"
 		}
-		kind := strings.Trim(fmt.Sprint(a.Schema.Type), "[]")
-		if a.Schema.Type == nil {
-			kind = ""
-		}
+		kind := typeName(a.Schema.Type)
 		def := ""
 		if a.Schema.Default != nil {
 			def = code(fmt.Sprint(a.Schema.Default))
@@ -197,6 +209,21 @@ func (p *page) operation(heading string, op operation) {
 		rows = append(rows, []string{code(a.Name), a.In, kind, need, def, a.Description, codes(legal)})
 	}
 	p.table([]string{"parameter", "in", "type", "", "default", "meaning", "legal values"}, rows)
+}
+
+// typeName reads an OpenAPI type; a list of them is a type that may be null.
+func typeName(t any) string {
+	switch t := t.(type) {
+	case string:
+		return t
+	case []any:
+		for _, v := range t {
+			if v != "null" {
+				return fmt.Sprint(v)
+			}
+		}
+	}
+	return ""
 }
 
 func indexPage(in In) []byte {

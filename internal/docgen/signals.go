@@ -164,4 +164,9 @@ func probePage(s probe.Spec, options []Option) []byte {
 	return p.bytes()
 }
 
-func title(s string) string { return strings.ToUpper(s[:1]) + s[1:] }
+func title(s string) string {
+	if s == string(signal.AreaCPU) {
+		return "CPU"
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
+}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math"
 	"strings"
+	"time"
 
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
@@ -15,10 +16,6 @@ import (
 
 	"huatuo/internal/signal"
 )
-
-// roundsAhead is after how many rounds that are altogether too old the clock is
-// taken to have stepped back for good.
-const roundsAhead = 3
 
 // series is one live series: one that was in the last round.
 type series struct {
@@ -147,12 +144,20 @@ func (m *metrics) write(ctx context.Context, h *handle, t int64, samples []signa
 	if late {
 		m.count.late.Add(added)
 	}
-	if added == 0 && tooOld > 0 {
-		m.tooOld++
-	} else {
-		m.tooOld = 0
-	}
+	m.noteRefused(added == 0 && tooOld > 0, t)
 	return nil
+}
+
+// noteRefused notes whether a round was refused altogether for its time.
+func (m *metrics) noteRefused(all bool, t int64) {
+	switch {
+	case !all:
+		m.refused = time.Time{}
+	case m.refused.IsZero():
+		m.refused = time.Now()
+		m.log.Warn("the clock is far behind the metric history, which takes no samples; if it stays, the newer history is set aside",
+			"now", time.UnixMilli(t).UTC(), "newest", time.UnixMilli(m.live.maxT).UTC(), "after", m.patience)
+	}
 }
 
 // countRefusal counts a sample that the TSDB did not take, and returns err when

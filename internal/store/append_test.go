@@ -260,12 +260,17 @@ func TestClockStepsBack(t *testing.T) {
 		for i := range 3 {
 			round(t, s, t0.AddDate(5, 0, 0).Add(time.Duration(i)*5*time.Second), gaugeOf(2, "a"))
 		}
+		round(t, s, t0, gaugeOf(3, "a"))
+		if got := s.Stats(); got.TooOld != 1 || got.SetAside != 0 {
+			t.Errorf("before it was clear: stats %+v", got)
+		}
+		s.metrics.patience = 0
 		for i := range 5 {
 			round(t, s, t0.Add(time.Duration(i)*5*time.Second), gaugeOf(3, "a"))
 		}
 		expect(t, s, "huatuo_test_value", t0.Add(20*time.Second), map[string]string{one: "3"})
 		expect(t, s, "huatuo_test_value", past.Add(30*time.Minute), map[string]string{one: "1"})
-		if got := s.Stats(); got.TooOld != roundsAhead || got.SetAside != 1 {
+		if got := s.Stats(); got.TooOld != 2 || got.SetAside != 1 {
 			t.Errorf("stats %+v", got)
 		}
 	})

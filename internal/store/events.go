@@ -38,11 +38,12 @@ const readers = 3
 // events is the event database: one connection that writes and some that read,
 // which in WAL mode do not wait for each other.
 type events struct {
-	path  string
-	opts  Options
-	space *space
-	log   *slog.Logger
-	dirty atomic.Bool
+	path   string
+	opened time.Time
+	opts   Options
+	space  *space
+	log    *slog.Logger
+	dirty  atomic.Bool
 
 	mu     sync.Mutex // writing, reopening
 	w      *sql.DB
@@ -63,7 +64,7 @@ type events struct {
 }
 
 func openEvents(dir string, o Options, sp *space, log *slog.Logger) (*events, error) {
-	e := &events{path: filepath.Join(dir, "events.db"), opts: o, space: sp, log: log}
+	e := &events{path: filepath.Join(dir, "events.db"), opened: time.Now(), opts: o, space: sp, log: log}
 	err := e.openOrBegin()
 	if noRoom(err) { // appends will try again
 		log.Error("event database stays closed", "err", err)

@@ -295,8 +295,8 @@ func TestTimeline(t *testing.T) {
 
 // Readers, writers and retention at once; a reader must not wait for a writer.
 func TestConcurrent(t *testing.T) {
-	s := open(t, t.TempDir(), Options{EventBytes: 300 << 10})
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+	s := open(t, t.TempDir(), Options{EventBytes: 64 << 10})
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
 	var wg sync.WaitGroup
 	loop := func(f func(i int) error) {

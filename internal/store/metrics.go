@@ -26,6 +26,11 @@ import (
 // by more, the newest samples bear times that have yet to come; see leaveAhead.
 const LateWindow = 2 * time.Hour
 
+// patience is for how long nothing but refused samples may come before the
+// clock is taken to have stepped back for good: a machine without a battery
+// starts in the past, and its clock is set within minutes.
+const patience = 5 * time.Minute
+
 // reopenAfter is how long a TSDB that failed is left alone.
 const reopenAfter = 10 * time.Second
 
@@ -47,12 +52,13 @@ type metrics struct {
 	log   *slog.Logger
 	dirty atomic.Bool
 
-	mu      sync.Mutex // appending, closing, reopening
-	live    liveSeries
-	retryAt time.Time // no reopening before
-	tooOld  int       // rounds in a row of which nothing was taken
-	paused  bool      // compaction, for want of space
-	closed  bool
+	mu       sync.Mutex // appending, closing, reopening
+	live     liveSeries
+	retryAt  time.Time // no reopening before
+	refused  time.Time // since when nothing of any round was taken, all being too old
+	patience time.Duration
+	paused   bool // compaction, for want of space
+	closed   bool
 
 	state struct {
 		sync.Mutex
@@ -72,7 +78,7 @@ type handle struct {
 }
 
 func openMetrics(dir string, o Options, sp *space, log *slog.Logger) (*metrics, error) {
-	m := &metrics{dir: filepath.Join(dir, "metrics"), opts: o, space: sp, log: log}
+	m := &metrics{dir: filepath.Join(dir, "metrics"), opts: o, space: sp, log: log, patience: patience}
 	m.live.init()
 	err := m.open()
 	if full(err) { // appends will try again
@@ -461,8 +467,8 @@ func (m *metrics) append(ctx context.Context, t time.Time, samples []signal.Samp
 	}
 	m.setErr(nil)
 	m.dirty.Store(true)
-	if m.tooOld >= roundsAhead {
-		m.tooOld = 0
+	if !m.refused.IsZero() && time.Since(m.refused) >= m.patience {
+		m.refused = time.Time{}
 		if err := m.leaveAhead(t); err != nil {
 			return m.fail(fmt.Errorf("append samples: %w", err))
 		}

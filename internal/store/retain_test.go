@@ -11,13 +11,15 @@ import (
 func TestEventAge(t *testing.T) {
 	s := open(t, t.TempDir(), Options{EventAge: time.Hour})
 	now := time.Now()
+	var docs []*signal.Document
 	for i := range 1200 {
 		at := now.Add(-2 * time.Hour)
 		if i >= 1100 {
 			at = now
 		}
-		appendDocs(t, s, noisy(i, at))
+		docs = append(docs, noisy(i, at))
 	}
+	appendDocs(t, s, docs...)
 	s.events.retain(context.Background())
 	p, err := s.Events(context.Background(), signal.EventFilter{Limit: 1000})
 	if err != nil || len(p.Events) != 100 {
@@ -30,9 +32,9 @@ func TestEventAge(t *testing.T) {
 	if st.Events != 100 || st.OldestEvent == nil || st.OldestEvent.Before(now.Add(-time.Hour)) {
 		t.Errorf("status %+v", st)
 	}
-	var docs, words int
-	if err := s.events.r.QueryRow("SELECT (SELECT count(*) FROM doc), (SELECT count(*) FROM text WHERE text MATCH 'thing')").Scan(&docs, &words); err != nil || docs != 100 || words != 100 {
-		t.Errorf("%d bodies and %d index entries are left, %v", docs, words, err)
+	var bodies, words int
+	if err := s.events.r.QueryRow("SELECT (SELECT count(*) FROM doc), (SELECT count(*) FROM text WHERE text MATCH 'thing')").Scan(&bodies, &words); err != nil || bodies != 100 || words != 100 {
+		t.Errorf("%d bodies and %d index entries are left, %v", bodies, words, err)
 	}
 }
 
@@ -70,7 +72,7 @@ func TestEventBytes(t *testing.T) {
 }
 
 func TestMetricRetention(t *testing.T) {
-	const hours = 20
+	const hours = 12
 	t0 := time.Now().Add(-hours * time.Hour).Truncate(time.Hour)
 	fill := func(t *testing.T, o Options) *Store {
 		s := open(t, t.TempDir(), o)
@@ -97,7 +99,7 @@ func TestMetricRetention(t *testing.T) {
 		t.Errorf("status %+v", st)
 	}
 	// Whole blocks go, up to 9 h each.
-	if d := oldest(fill(t, Options{MetricAge: 6 * time.Hour})); d < 6*time.Hour || d > 14*time.Hour {
+	if d := oldest(fill(t, Options{MetricAge: 3 * time.Hour})); d < 2*time.Hour || d > 10*time.Hour {
 		t.Errorf("by age the oldest sample is %v after the first", d)
 	}
 	limit := all.metrics.state.db.Head().Size() + blocks - 100

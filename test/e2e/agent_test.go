@@ -165,7 +165,7 @@ func TestReload(t *testing.T) {
 	write("probes:\n  loadavg:\n    enabled: true\n")
 	a := start(t, "--config", file)
 	state := func() probe.State {
-		var p probe.Status
+		var p struct{ State probe.State }
 		a.json("/api/v1/probes/loadavg", &p)
 		return p.State
 	}

@@ -59,8 +59,9 @@ func TestSchedStall(t *testing.T) {
 	if !strings.Contains(d.Title, "waited") || d.Severity != signal.Warning || d.Host == "" {
 		t.Errorf("document %+v", d)
 	}
-	if !hasFrame(d.KernelStack, "schedule") {
-		t.Errorf("the victim's kernel stack has no schedule frame: %+v", d.KernelStack)
+	// A loop is preempted by the timer interrupt on its way back to user space.
+	if !hasFrame(d.KernelStack, "interrupt") && !hasFrame(d.KernelStack, "schedule") {
+		t.Errorf("the victim's kernel stack: %+v", d.KernelStack)
 	}
 	if d.Process.Cmdline == "" || d.Process.Exe == "" || d.Process.StartTime == nil || d.Process.ParentPID == 0 {
 		t.Errorf("process %+v: want cmdline, exe, start time and parent", d.Process)

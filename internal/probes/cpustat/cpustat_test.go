@@ -102,8 +102,8 @@ func TestKernel(t *testing.T) {
 	if switches1 <= switches0 {
 		t.Errorf("no context switch in %s", burned)
 	}
-	if n, _ := probetest.Value(e.Gather(), "huatuo_cpu_count"); int(n) < runtime.NumCPU() {
-		t.Errorf("huatuo_cpu_count = %g; this process may use %d", n, runtime.NumCPU())
+	if n, _ := probetest.Value(e.Gather(), "huatuo_cpus"); int(n) < runtime.NumCPU() {
+		t.Errorf("huatuo_cpus = %g; this process may use %d", n, runtime.NumCPU())
 	}
 }
 

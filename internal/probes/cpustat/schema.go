@@ -44,7 +44,7 @@ var (
 	cpuSeconds = &signal.Schema{
 		Name: "huatuo_cpu_seconds_total", Kind: signal.Metric, Type: signal.Counter, Unit: "seconds", Area: signal.AreaCPU, Scope: signal.Host,
 		Help:   "Time all CPUs together spent in each mode; the modes add up to the time that has passed on all CPUs.",
-		Read:   "rate() is CPUs: divide by huatuo_cpu_count for a share. steal above 0.05 of a CPU: ask the hypervisor's owner. softirq: network or timer load.",
+		Read:   "rate() is CPUs: divide by huatuo_cpus for a share. steal above 0.05 of a CPU: ask the hypervisor's owner. softirq: network or timer load.",
 		Fields: []signal.Field{modeField},
 	}
 	coreSeconds = &signal.Schema{
@@ -54,7 +54,7 @@ var (
 		Fields: []signal.Field{{Name: "cpu", Help: "Number of the logical CPU."}, modeField},
 	}
 	cpuCount = &signal.Schema{
-		Name: "huatuo_cpu_count", Kind: signal.Metric, Type: signal.Gauge, Unit: "1", Area: signal.AreaCPU, Scope: signal.Host,
+		Name: "huatuo_cpus", Kind: signal.Metric, Type: signal.Gauge, Unit: "1", Area: signal.AreaCPU, Scope: signal.Host,
 		Help: "Logical CPUs that are online.",
 		Read: "The divisor for load averages and CPU seconds; a change means CPU hot-plug.",
 	}

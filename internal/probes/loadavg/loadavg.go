@@ -20,7 +20,7 @@ var readme string
 var average = &signal.Schema{
 	Name: "huatuo_load_average", Kind: signal.Metric, Type: signal.Gauge, Unit: "1", Area: signal.AreaCPU, Scope: signal.Host,
 	Help: "Load average of the host: tasks running, waiting for a CPU or in uninterruptible sleep, averaged.",
-	Read: "Compare with huatuo_cpu_count; when it is far above, see huatuo_processes_blocked for whether the tasks want CPU or wait for a device.",
+	Read: "Compare with huatuo_cpus; when it is far above, see huatuo_processes_blocked for whether the tasks want CPU or wait for a device.",
 	Fields: []signal.Field{
 		{Name: "window", Help: "Averaging window.", Values: []string{"1m", "5m", "15m"}},
 	},

@@ -16,7 +16,8 @@ import (
 type bpfDropKey struct {
 	_      structs.HostLayout
 	Reason uint32
-	Proto  uint32
+	Proto  uint16
+	Normal uint16
 }
 
 type bpfDropWire struct {
@@ -68,6 +69,7 @@ const (
 	bpfMapHtRates            = "ht_rates"
 	bpfMapHtScratch          = "ht_scratch"
 	bpfMapHtStats            = "ht_stats"
+	bpfMapNormalPlaces       = "normal_places"
 	bpfProgKfreeSkb2Btf      = "kfree_skb_2_btf"
 	bpfProgKfreeSkb2Raw      = "kfree_skb_2_raw"
 	bpfProgKfreeSkb3Btf      = "kfree_skb_3_btf"
@@ -76,6 +78,7 @@ const (
 	bpfProgKfreeSkbRaw       = "kfree_skb_raw"
 	bpfVarDropWire           = "_drop_wire"
 	bpfVarHtUseRing          = "ht_use_ring"
+	bpfVarNotSpecified       = "not_specified"
 	bpfVarPacketDropBurst    = "packet_drop_burst"
 	bpfVarPacketDropPeriodNs = "packet_drop_period_ns"
 	bpfVarQuiet              = "quiet"
@@ -135,12 +138,13 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
-	Cgroups   *ebpf.MapSpec `ebpf:"cgroups"`
-	Drops     *ebpf.MapSpec `ebpf:"drops"`
-	HtEvents  *ebpf.MapSpec `ebpf:"ht_events"`
-	HtRates   *ebpf.MapSpec `ebpf:"ht_rates"`
-	HtScratch *ebpf.MapSpec `ebpf:"ht_scratch"`
-	HtStats   *ebpf.MapSpec `ebpf:"ht_stats"`
+	Cgroups      *ebpf.MapSpec `ebpf:"cgroups"`
+	Drops        *ebpf.MapSpec `ebpf:"drops"`
+	HtEvents     *ebpf.MapSpec `ebpf:"ht_events"`
+	HtRates      *ebpf.MapSpec `ebpf:"ht_rates"`
+	HtScratch    *ebpf.MapSpec `ebpf:"ht_scratch"`
+	HtStats      *ebpf.MapSpec `ebpf:"ht_stats"`
+	NormalPlaces *ebpf.MapSpec `ebpf:"normal_places"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
@@ -149,6 +153,7 @@ type bpfMapSpecs struct {
 type bpfVariableSpecs struct {
 	DropWire           *ebpf.VariableSpec `ebpf:"_drop_wire"`
 	HtUseRing          *ebpf.VariableSpec `ebpf:"ht_use_ring"`
+	NotSpecified       *ebpf.VariableSpec `ebpf:"not_specified"`
 	PacketDropBurst    *ebpf.VariableSpec `ebpf:"packet_drop_burst"`
 	PacketDropPeriodNs *ebpf.VariableSpec `ebpf:"packet_drop_period_ns"`
 	Quiet              *ebpf.VariableSpec `ebpf:"quiet"`
@@ -174,12 +179,13 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
-	Cgroups   *ebpf.Map `ebpf:"cgroups"`
-	Drops     *ebpf.Map `ebpf:"drops"`
-	HtEvents  *ebpf.Map `ebpf:"ht_events"`
-	HtRates   *ebpf.Map `ebpf:"ht_rates"`
-	HtScratch *ebpf.Map `ebpf:"ht_scratch"`
-	HtStats   *ebpf.Map `ebpf:"ht_stats"`
+	Cgroups      *ebpf.Map `ebpf:"cgroups"`
+	Drops        *ebpf.Map `ebpf:"drops"`
+	HtEvents     *ebpf.Map `ebpf:"ht_events"`
+	HtRates      *ebpf.Map `ebpf:"ht_rates"`
+	HtScratch    *ebpf.Map `ebpf:"ht_scratch"`
+	HtStats      *ebpf.Map `ebpf:"ht_stats"`
+	NormalPlaces *ebpf.Map `ebpf:"normal_places"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -190,6 +196,7 @@ func (m *bpfMaps) Close() error {
 		m.HtRates,
 		m.HtScratch,
 		m.HtStats,
+		m.NormalPlaces,
 	)
 }
 
@@ -199,6 +206,7 @@ func (m *bpfMaps) Close() error {
 type bpfVariables struct {
 	DropWire           *ebpf.Variable `ebpf:"_drop_wire"`
 	HtUseRing          *ebpf.Variable `ebpf:"ht_use_ring"`
+	NotSpecified       *ebpf.Variable `ebpf:"not_specified"`
 	PacketDropBurst    *ebpf.Variable `ebpf:"packet_drop_burst"`
 	PacketDropPeriodNs *ebpf.Variable `ebpf:"packet_drop_period_ns"`
 	Quiet              *ebpf.Variable `ebpf:"quiet"`

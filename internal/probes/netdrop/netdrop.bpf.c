@@ -19,10 +19,13 @@ const volatile u64 packet_drop_period_ns = 100000000;
 const volatile u64 packet_drop_burst = 10;
 /* Reasons that make no event, a bit each: user space knows their names. Those beyond are of subsystems. */
 const volatile u64 quiet[4] = {};
+/* SKB_DROP_REASON_NOT_SPECIFIED: the call that dropped it gave no reason, the place may tell. */
+const volatile u32 not_specified = 2;
 
 struct drop_key {
 	u32 reason;
-	u32 proto;
+	u16 proto;
+	u16 normal;
 };
 
 /* 130 reasons in Linux 6.18, of which a host sees a few. */
@@ -32,6 +35,17 @@ struct {
 	__type(key, struct drop_key);
 	__type(value, u64);
 } drops SEC(".maps");
+
+/*
+ * Places of drops without a reason that are known to be normal. Only user space
+ * has names for places: it learns from the first event of each.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 64);
+	__type(key, u64);
+	__type(value, u32);
+} normal_places SEC(".maps");
 
 /* By the group of the socket, in the default hierarchy: abnormal reasons only. */
 struct {
@@ -77,6 +91,11 @@ static __always_inline void bump(void *map, void *key)
 static __always_inline bool is_quiet(u32 reason)
 {
 	return reason < 256 && (quiet[(reason >> 6) & 3] >> (reason & 63) & 1);
+}
+
+static __always_inline bool is_normal_place(u32 reason, u64 location)
+{
+	return (reason == not_specified || reason == NO_REASON) && bpf_map_lookup_elem(&normal_places, &location);
 }
 
 /* Network namespaces have numbers from here on (PROC_DYNAMIC_FIRST, and a few below it for the first ones). */
@@ -170,8 +189,9 @@ static __always_inline int on_drop(void *ctx, bool btf, struct sk_buff *skb, u64
 	if (proto < 0)
 		return 0;
 	k.proto = proto;
+	k.normal = is_normal_place(reason, location);
 	bump(&drops, &k);
-	if (is_quiet(reason))
+	if (k.normal || is_quiet(reason))
 		return 0;
 	if (sk) {
 		cgroup = ht_sk_cgroup(btf, sk);

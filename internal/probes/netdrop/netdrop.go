@@ -73,8 +73,10 @@ func run(ctx context.Context, env *probe.Env, cfg Config) error {
 	}
 	env.Collect(func(b *signal.Batch) error { return collect(b, o, rs, groups) })
 	env.Ready(o.Hooks()...)
+
+	l := &learner{env: env, places: o.Map("normal_places"), reasons: rs}
 	d := &decoder{clock: env.Clock, reasons: rs, groups: groups, symbol: env.Symbol}
-	return probe.Stream(ctx, env, o, d.decode)
+	return probe.Stream(ctx, l.wrap(), o, d.decode)
 }
 
 // attach loads the program in the form that this kernel's kfree_skb has.
@@ -93,6 +95,11 @@ func attach(env *probe.Env, cfg Config, rs *reasons) (*load.Object, error) {
 	}
 	if err := l.Set("quiet", quiet); err != nil {
 		return nil, err
+	}
+	if n, ok := rs.number(notSpecified); ok {
+		if err := l.Set("not_specified", n); err != nil {
+			return nil, err
+		}
 	}
 	if err := cfg.Set(l, "packet_drop"); err != nil {
 		return nil, err
@@ -130,6 +137,9 @@ func collect(b *signal.Batch, o *load.Object, rs *reasons, groups *cgroup.Transl
 	it := o.Map("drops").Iterate()
 	for it.Next(&k, &per) {
 		r := rs.of(k.Reason)
+		if k.Normal != 0 {
+			r.normal, r.none = true, false
+		}
 		sums[series{r.name, protocols[min(int(k.Proto), len(protocols)-1)], r.normality()}] += sum(per)
 	}
 	if err := it.Err(); err != nil {

@@ -39,8 +39,14 @@ var normal = []struct{ name, why string }{
 	{"TCP_CLOSE", "for a connection that is closed already"},
 }
 
+// notSpecified is the reason of calls that give none; see places.go.
+const notSpecified = "NOT_SPECIFIED"
+
 // noReason is what the program says when the kernel gives no reason.
 const noReason = 0xffffffff
+
+// unknown is its name.
+const unknown = "UNKNOWN"
 
 // reason is one drop reason.
 type reason struct {
@@ -70,7 +76,7 @@ type reasons struct {
 }
 
 func newReasons(types *btf.Spec) *reasons {
-	r := &reasons{types: types, by: map[uint32]reason{noReason: {name: "UNKNOWN", none: true}}, subs: map[uint32]*btf.Enum{}}
+	r := &reasons{types: types, by: map[uint32]reason{noReason: {name: unknown, none: true}}, subs: map[uint32]*btf.Enum{}}
 	for _, v := range enum(types, "skb_drop_reason").Values {
 		name := strings.TrimPrefix(strings.TrimPrefix(v.Name, "SKB_DROP_REASON_"), "SKB_")
 		if name == "MAX" || name == "SUBSYS_MASK" {
@@ -110,6 +116,18 @@ func (r *reasons) of(n uint32) reason {
 		r.by[n] = x
 	}
 	return x
+}
+
+// number returns the reason with that name, false when the kernel has none.
+func (r *reasons) number(name string) (uint32, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for n, x := range r.by {
+		if x.name == name {
+			return n, true
+		}
+	}
+	return 0, false
 }
 
 // subsystems by number: enum skb_drop_reason_subsys. Their reasons are in the

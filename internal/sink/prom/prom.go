@@ -92,8 +92,9 @@ func droppedSchema() *signal.Schema {
 	}
 }
 
-// Schemas lists the metrics that the handler adds about itself.
-func (h *Handler) Schemas() []*signal.Schema { return []*signal.Schema{h.schema} }
+// Schemas lists the metrics that a Handler adds about itself. They are in the
+// exposition only: other readers of the samples do not drop any.
+func Schemas() []*signal.Schema { return []*signal.Schema{droppedSchema()} }
 
 // Dropped tells how many samples were left out since the start, by reason.
 func (h *Handler) Dropped() map[string]uint64 {

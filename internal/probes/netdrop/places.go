@@ -1,0 +1,62 @@
+package netdrop
+
+import (
+	"sync/atomic"
+
+	"github.com/cilium/ebpf"
+
+	"huatuo/internal/probe"
+	"huatuo/internal/signal"
+)
+
+// normalPlaces are functions whose drops without a reason are no losses, each
+// with why.
+var normalPlaces = map[string]string{
+	"udp_destruct_common":   "a UDP socket was closed with data unread",
+	"udp_destruct_sock":     "a UDP socket was closed with data unread",
+	"udpv6_destruct_sock":   "a UDP socket was closed with data unread",
+	"inet_sock_destruct":    "a socket was closed with data unread",
+	"sk_stream_kill_queues": "a socket was closed with data unread",
+	"skb_queue_purge":       "a queue was emptied because its owner went",
+	"ip6_mc_input":          "multicast that nobody here has joined",
+	"packet_rcv":            "a packet socket does not want it",
+	"tpacket_rcv":           "a packet socket does not want it",
+	"arp_rcv":               "ARP for another host",
+	"arp_process":           "ARP for another host, or one that has been answered",
+}
+
+// learner tells the program of places that are normal. The program knows places
+// by address only; an event without a reason from such a place is not passed
+// on but counted, and is the last one from there.
+type learner struct {
+	env     *probe.Env
+	places  *ebpf.Map
+	reasons *reasons
+	normal  atomic.Uint64
+}
+
+// wrap returns the Env for probe.Stream.
+func (l *learner) wrap() *probe.Env {
+	inner := *l.env
+	inner.Emit = l.emit
+	inner.Lost = func(f func() probe.Loss) {
+		l.env.Lost(func() probe.Loss {
+			x := f()
+			x.Dropped["normal_place"] = l.normal.Load()
+			return x
+		})
+	}
+	return &inner
+}
+
+func (l *learner) emit(r *signal.Record) {
+	b := r.Body.(*PacketDrop)
+	if (b.Reason != notSpecified && b.Reason != unknown) || normalPlaces[b.Location] == "" {
+		l.env.Emit(r)
+		return
+	}
+	l.normal.Add(1)
+	if err := l.places.Put(r.KernelIPs[0], uint32(1)); err != nil {
+		l.env.Log.Debug("cannot note a normal place", "function", b.Location, "err", err)
+	}
+}
