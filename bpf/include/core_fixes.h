@@ -17,6 +17,15 @@ struct request___5_16_0 {
 	struct gendisk *rq_disk;
 };
 
+/* f1a7941243c1 ("mm: convert mm's rss stats into percpu_counter"), v6.2: one struct -> four counters */
+struct mm_rss_stat {
+	atomic_long_t count[4];
+};
+
+struct mm_struct___6_1_0 {
+	struct mm_rss_stat rss_stat;
+};
+
 /* 8520e224f547 ("bpf, cgroups: Fix cgroup v2 fallback on v1/v2 mixed mode"), v5.15: val -> cgroup */
 struct sock_cgroup_data___5_14_0 {
 	u64 val; /* a struct cgroup * with two flags; bit 0 says that it is something else */
@@ -35,4 +44,7 @@ struct sock_cgroup_data___5_14_0 {
  * (skb, location) -> (skb, location, reason)
  * c53795d48ee8 ("net: add rx_sk to trace_kfree_skb"), v6.11: (skb, location,
  * reason) -> (skb, location, reason, rx_sk), which may be NULL
+ *
+ * 72ba14deb40a ("mm: update mark_victim tracepoints fields"), v6.9: mark_victim
+ * (pid) -> (task, uid)
  */

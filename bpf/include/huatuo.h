@@ -142,4 +142,13 @@ static __always_inline void ht_submit(void *ctx, void *e, u64 size)
 	bpf_ringbuf_submit(e, flags);
 }
 
+/* ht_submit_now - ht_submit() of what is rare and must be looked into at once: it wakes user space. */
+static __always_inline void ht_submit_now(void *ctx, void *e, u64 size)
+{
+	if (ht_use_ring)
+		bpf_ringbuf_submit(e, BPF_RB_FORCE_WAKEUP);
+	else
+		ht_submit(ctx, e, size);
+}
+
 char LICENSE[] SEC("license") = "GPL";

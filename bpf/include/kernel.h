@@ -78,6 +78,11 @@ struct cgroup {
 
 struct cgroup_subsys_state {
 	struct cgroup *cgroup;
+	struct cgroup_subsys_state *parent;
+};
+
+enum cgroup_subsys_id {
+	memory_cgrp_id = 4, /* by CO-RE only: it depends on the configuration */
 };
 
 struct css_set {
@@ -86,12 +91,28 @@ struct css_set {
 };
 
 /* include/linux/sched.h */
-struct mm_rss_stat {
-	s64 count[4];
+typedef struct {
+	s64 counter;
+} atomic_long_t;
+
+struct percpu_counter {
+	s64 count;
 };
 
 struct mm_struct {
 	unsigned long total_vm;
+	struct percpu_counter rss_stat[4]; /* file, anon, swap, shmem */
+};
+
+/* mm/ */
+struct page_counter {
+	atomic_long_t usage; /* pages */
+	unsigned long max;
+};
+
+struct mem_cgroup {
+	struct cgroup_subsys_state css; /* the first member, in all kernels */
+	struct page_counter memory;
 };
 
 struct signal_struct {

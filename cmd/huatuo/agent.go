@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -13,7 +14,15 @@ import (
 	"huatuo/internal/probes"
 )
 
+// gcPercent trades CPU for memory: an agent has little garbage and should be
+// small. Measured idle: 70 MB resident at 100, 53 MB at 50, 45 MB at 30, with
+// the same CPU time within the noise. GOGC overrides it.
+const gcPercent = 50
+
 func (c *cli) runAgent(cmd *cobra.Command, _ []string) error {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	cfg, err := c.load(cmd.Flags())
 	if err != nil {
 		return err

@@ -127,6 +127,9 @@ func (c *cli) configCmd() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			for _, w := range cfg.Warnings {
+				fmt.Fprintf(c.err, "huatuo: %s\n", w)
+			}
 			_, err = c.out.Write(cfg.Print())
 			return err
 		},

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/common/model"
 	"github.com/prometheus/prometheus/model/histogram"
 	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/value"
@@ -80,7 +81,7 @@ func (l *liveSeries) labels(s *signal.Sample) (labels.Labels, bool) {
 		return labels.EmptyLabels(), false
 	}
 	l.b.Reset()
-	l.b.Add(labels.MetricName, s.Schema.Name)
+	l.b.Add(model.MetricNameLabel, s.Schema.Name)
 	for i, v := range s.Labels {
 		if v == "" {
 			continue

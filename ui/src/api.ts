@@ -212,16 +212,20 @@ async function get<T>(path: string, params: Params, signal?: AbortSignal): Promi
   return (await res.json()) as T;
 }
 
-interface PromAnswer {
+interface PromAnswer<T> {
   status: string;
   error?: string;
-  data?: { resultType: string; result: PromSeries[] };
+  data?: T;
 }
 
-async function prom(path: string, params: Params, signal?: AbortSignal): Promise<PromSeries[]> {
-  const a = await get<PromAnswer>(path, params, signal);
+async function prom<T>(path: string, params: Params, signal?: AbortSignal): Promise<T | undefined> {
+  const a = await get<PromAnswer<T>>(path, params, signal);
   if (a.status !== "success") throw new ApiError(200, "", a.error ?? "");
-  return a.data?.result ?? [];
+  return a.data;
+}
+
+async function series(path: string, params: Params, signal?: AbortSignal): Promise<PromSeries[]> {
+  return (await prom<{ result: PromSeries[] }>(path, params, signal))?.result ?? [];
 }
 
 /** streamURL is the address of the live event stream. */
@@ -240,12 +244,8 @@ export const api = {
   probes: (s?: AbortSignal) => get<{ probes: Probe[] | null }>("probes", {}, s).then((r) => r.probes ?? []),
   probe: (name: string, s?: AbortSignal) => get<ProbePage>(`probes/${encodeURIComponent(name)}`, {}, s),
   system: (s?: AbortSignal) => get<System>("system", {}, s),
-  query: (query: string, time: number, s?: AbortSignal) => prom("query", { query, time }, s),
-  queryRange: (query: string, start: number, end: number, step: number, s?: AbortSignal) => prom("query_range", { query, start, end, step }, s),
+  query: (query: string, time: number, s?: AbortSignal) => series("query", { query, time }, s),
+  queryRange: (query: string, start: number, end: number, step: number, s?: AbortSignal) => series("query_range", { query, start, end, step }, s),
+  labelValues: (label: string, match: string, start: number, end: number, s?: AbortSignal) =>
+    prom<string[]>(`label/${label}/values`, { "match[]": match, start, end }, s).then((v) => v ?? []),
 };
-
-/** balanced tells whether the conservation law holds for a. */
-export function balanced(a: Account): boolean {
-  const sum = Object.values(a.dropped ?? {}).reduce((x, y) => x + y, 0);
-  return a.observed === sum + a.routed && (a.sinks ?? []).every((s) => a.routed === s.delivered + s.dropped + s.failed + s.queued);
-}

@@ -57,10 +57,18 @@ function suffixOf(s: Scale, unit: string, rate: boolean): string {
   return rate && unit !== "ratio" ? `${text}/s` : text;
 }
 
+/** No duration lasts 30 years: such a value in seconds is a moment, as in *_boot_time_seconds. */
+const MOMENT = 30 * 365 * 86400;
+
+function moment(v: number): string {
+  return `${new Date(v * 1000).toISOString().slice(0, 19).replace("T", " ")} UTC`;
+}
+
 /** format writes a value of a base unit ("seconds", "bytes", "ratio", "1", "cores", …); rate adds "/s". */
 export function format(v: number | null | undefined, unit = "", rate = false): string {
   if (v === null || v === undefined || Number.isNaN(v)) return "–";
   if (!Number.isFinite(v)) return v > 0 ? "∞" : "−∞";
+  if (unit === "seconds" && !rate && v >= MOMENT) return moment(v);
   const list = scales(unit, rate);
   const zero = unit === "seconds" ? { factor: 1, suffix: "s" } : list[list.length - 1]!;
   const s = v === 0 ? zero : pick(list, Math.abs(v));
@@ -72,6 +80,7 @@ export function format(v: number | null | undefined, unit = "", rate = false): s
 /** ticks formats axis values in one common scale, so that an axis reads 0, 50, 100 ms and not 0, 50 ms, 0.1 s. */
 export function ticks(values: number[], unit = "", rate = false): string[] {
   const max = Math.max(...values.map(Math.abs), 0);
+  if (unit === "seconds" && !rate && max >= MOMENT) return values.map((v) => (v === 0 ? "0" : moment(v).slice(0, 10)));
   const s = max === 0 ? scales(unit, rate).slice(-1)[0]! : pick(scales(unit, rate), max);
   const short = s.suffix === "" ? "" : s.suffix === "%" ? "%" : ` ${s.suffix}`;
   return values.map((v) => (v === 0 ? "0" : digits(v / s.factor) + short));

@@ -11,6 +11,7 @@ test("format writes base units for people", () => {
     [1023, "bytes", false, "1023 B"], [1024, "bytes", false, "1 KiB"], [1536 * 2 ** 20, "bytes", false, "1.5 GiB"], [2 ** 20, "bytes", true, "1 MiB/s"],
     [0.1234, "ratio", false, "12.3%"], [0, "ratio", false, "0%"], [1, "ratio", true, "100%"],
     [0, "", true, "0/s"], [12, "1", true, "12/s"], [1500, "", true, "1.5 k/s"], [2.5e6, "", false, "2.5 M"], [3, "cores", false, "3 cores"],
+    [1764118758, "seconds", false, "2025-11-26 00:59:18 UTC"],
     [null, "bytes", false, "–"], [NaN, "bytes", false, "–"], [Infinity, "seconds", false, "∞"], [-0.5, "seconds", false, "-500 ms"],
   ];
   for (const [v, unit, rate, want] of cases) assert.equal(format(v, unit, rate), want, `${v} ${unit} ${rate}`);

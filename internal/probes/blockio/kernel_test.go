@@ -284,3 +284,27 @@ func bound(h *signal.Hist, i int) float64 {
 	}
 	return b
 }
+
+// TestForms loads the programs for kernels whose tracepoints have the queue as
+// first argument. This kernel's verifier knows that the second is none, so only
+// the raw tracepoints can be tried.
+func TestForms(t *testing.T) {
+	env := probetest.NewKernel(t, load.Options{})
+	spec, err := loadBpf()
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := env.Kernel.New(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var hooks []load.Hook
+	for _, tp := range []string{"block_rq_insert", "block_rq_issue", "block_rq_requeue"} {
+		hooks = append(hooks, load.Hook{Name: tp, Programs: []string{tp + "_q_raw"}})
+	}
+	o, err := l.Attach(hooks...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Close()
+}

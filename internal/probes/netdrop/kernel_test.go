@@ -287,3 +287,42 @@ func harmless(t *testing.T, env *probetest.Env, s *netpair.Side) {
 		}
 	}
 }
+
+// TestForms loads the programs for kernels whose kfree_skb has fewer arguments,
+// which this kernel takes as well, and loses a packet in front of each.
+func TestForms(t *testing.T) {
+	env := probetest.NewKernel(t, load.Options{})
+	for _, form := range []string{"kfree_skb_3", "kfree_skb_2"} {
+		for _, kind := range []string{"btf", "raw"} {
+			spec, err := loadBpf()
+			if err != nil {
+				t.Fatal(err)
+			}
+			l, err := env.Kernel.New(spec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o, err := l.Attach(load.Hook{Name: "kfree_skb", Programs: []string{form + "_" + kind}})
+			if err != nil {
+				t.Errorf("%s_%s: %v", form, kind, err)
+				continue
+			}
+			if c, err := net.Dial("tcp4", "127.0.0.1:9"); err == nil {
+				c.Close()
+			}
+			rs := newReasons(env.Kernel.Types())
+			b := &signal.Batch{}
+			if err := collect(b, o, rs, nil); err != nil {
+				t.Error(err)
+			}
+			want := []string{"NO_SOCKET", "tcp", "false"}
+			if form == "kfree_skb_2" {
+				want = []string{"UNKNOWN", "tcp", "unknown"}
+			}
+			if n, _ := probetest.Value(b.Samples, drops.Name, want...); n < 1 {
+				t.Errorf("%s_%s: %v drops %v", form, kind, n, want)
+			}
+			o.Close()
+		}
+	}
+}

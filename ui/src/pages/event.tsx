@@ -1,19 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /** One event: everything that was captured at the moment. */
-import type { ComponentChildren, JSX } from "preact";
+import type { JSX } from "preact";
 import { useState } from "preact/hooks";
-import { api, type Document, type Field, type Frame, type Schema } from "../api";
+import { api, type Document, type Schema } from "../api";
 import { containerName, EventTable, Severity } from "../parts/eventtable";
+import { FieldTable, Frames, Rich, richFields } from "../parts/fields";
+import { merge } from "../filter";
 import { Time } from "../parts/time";
 import { Badge, Card, Copy, Icon, Pairs, Show } from "../parts/ui";
 import { absolutePatch, iso } from "../range";
 import { formatHash, href } from "../router";
 import { useApp, useLoad } from "../state";
-import { format, grouped } from "../units";
+import { grouped } from "../units";
 
 /** Neighbours are what happened this many seconds before and after. */
 const AROUND = 60;
+/** This many on each side: what fits on a screen. */
+const NEAR = 10;
 
 export function EventPage({ id }: { id: string }): JSX.Element {
   const { t } = useApp();
@@ -44,16 +48,17 @@ function Detail({ d }: { d: Document }): JSX.Element {
         <Actions d={d} schema={schema} />
       </section>
       <div class="cols">
-        <Card title={t("event.fields")}><Fields d={d} schema={schema} /></Card>
+        <Card title={t("event.fields")}><FieldTable d={d} schema={schema} /></Card>
         <div class="stack">
           <Process d={d} />
           <Workload d={d} />
         </div>
       </div>
       <div class="cols">
-        <Stack title={t("event.kstack")} frames={d.kernel_stack ?? []} />
-        <Stack title={t("event.ustack")} frames={d.user_stack ?? []} />
+        <Card title={t("event.kstack")}><Frames list={d.kernel_stack ?? []} /></Card>
+        <Card title={t("event.ustack")}><Frames list={d.user_stack ?? []} /></Card>
       </div>
+      {richFields(d, schema).map((f) => <Card key={f.name} title={<code>{f.name}</code>} note={f.help}><Rich v={d.fields[f.name] as Record<string, unknown>} /></Card>)}
       {d.registers !== undefined && <Card title={t("event.registers")}><Pairs rows={Object.entries(d.registers).map(([k, v]) => [k, <code>{v}</code>])} /></Card>}
       <Neighbours d={d} />
       <Raw d={d} />
@@ -74,61 +79,6 @@ function Actions({ d, schema }: { d: Document; schema: Schema | undefined }): JS
       {d.process !== undefined && <a class="btn small" href={link(["events"], { pid: String(d.process.pid) })}><Icon name="events" />{t("event.samepid")}</a>}
       {schema?.probe !== undefined && schema.probe !== "" && <a class="btn small" href={href(["system", "probe", schema.probe])}><Icon name="system" />{t("event.probe")}</a>}
     </div>
-  );
-}
-
-/** One value of a field, by its type and unit. */
-export function Value({ v, unit }: { v: unknown; unit?: string }): JSX.Element {
-  if (v === null || v === undefined || v === "") return <span class="muted">–</span>;
-  if (typeof v === "number") {
-    const known = unit === "seconds" || unit === "bytes" || unit === "ratio";
-    return <span title={`${v}${unit ? ` ${unit}` : ""}`}>{known ? format(v, unit) : `${v}${unit !== undefined && unit !== "" && unit !== "1" ? ` ${unit}` : ""}`}</span>;
-  }
-  if (Array.isArray(v)) return <List v={v} />;
-  if (typeof v === "object") return <Pairs rows={Object.entries(v).map(([k, x]): [ComponentChildren, ComponentChildren] => [k, <Value v={x} unit={guess(k)} />])} />;
-  return <span class="wrap">{String(v)}</span>;
-}
-
-/** Nested members have no schema of their own; our names end in the unit. */
-function guess(name: string): string | undefined {
-  return /(^|_)(seconds|bytes|ratio)$/.exec(name)?.[2];
-}
-
-function List({ v }: { v: unknown[] }): JSX.Element {
-  if (v.length === 0) return <span class="muted">–</span>;
-  const objects = v.every((x) => typeof x === "object" && x !== null && !Array.isArray(x));
-  if (!objects) return <span class="wrap">{v.map((x) => (typeof x === "object" ? JSON.stringify(x) : String(x))).join(", ")}</span>;
-  const rows = v as Record<string, unknown>[];
-  const cols = [...new Set(rows.flatMap((r) => Object.keys(r)))];
-  return (
-    <div class="scroll">
-      <table class="table">
-        <thead><tr>{cols.map((c) => <th scope="col">{c}</th>)}</tr></thead>
-        <tbody>{rows.map((r) => <tr>{cols.map((c) => <td><Value v={r[c]} unit={guess(c)} /></td>)}</tr>)}</tbody>
-      </table>
-    </div>
-  );
-}
-
-function Fields({ d, schema }: { d: Document; schema: Schema | undefined }): JSX.Element {
-  const { t } = useApp();
-  const known = schema?.fields ?? [];
-  const rest: Field[] = Object.keys(d.fields).filter((k) => !known.some((f) => f.name === k)).map((name) => ({ name, help: "" }));
-  const simple = (v: unknown) => typeof v === "string" || typeof v === "number" || typeof v === "boolean";
-  return (
-    <table class="table fields">
-      <tbody>
-        {[...known, ...rest].filter((f) => d.fields[f.name] !== undefined).map((f) => (
-          <tr data-field={f.name}>
-            <th scope="row"><code>{f.name}</code>{f.help !== "" && <span class="help">{f.help}</span>}</th>
-            <td>
-              <Value v={d.fields[f.name]} unit={f.unit} />
-              {simple(d.fields[f.name]) && d.fields[f.name] !== "" && <a class="find" href={href(["events"], { kind: d.kind, [`field.${f.name}`]: String(d.fields[f.name]) })} title={t("event.same")} aria-label={`${t("event.same")}: ${f.name}`}><Icon name="search" /></a>}
-            </td>
-          </tr>
-        ))}
-      </tbody>
-    </table>
   );
 }
 
@@ -163,37 +113,28 @@ function Workload({ d }: { d: Document }): JSX.Element | null {
   );
 }
 
-/** frameText is one line of a copied stack. */
-function frameText(f: Frame): string {
-  return `${f.function}${f.module ? ` (${f.module}${f.offset ? `+0x${f.offset.toString(16)}` : ""})` : ""}${f.file ? ` ${f.file}:${f.line ?? 0}` : ""}`;
-}
-
-function Stack({ title, frames }: { title: string; frames: Frame[] }): JSX.Element {
-  const { t } = useApp();
-  return (
-    <Card title={title} note={frames.length > 0 && <Copy text={frames.map(frameText).join("\n")} />}>
-      {frames.length === 0 ? <p class="muted">{t("stack.none")}</p> : (
-        <ol class="frames" tabIndex={0}>
-          {frames.map((f) => (
-            <li class={f.missing !== undefined ? "missing" : ""} title={f.missing}>
-              <span class="fn">{f.function}</span>
-              {f.module !== undefined && <span class="mod" title={f.module}>{f.module.split("/").pop()}{f.offset !== undefined && f.offset !== 0 && `+0x${f.offset.toString(16)}`}</span>}
-              {f.file !== undefined && <span class="src">{f.file}:{f.line}</span>}
-            </li>
-          ))}
-        </ol>
-      )}
-    </Card>
-  );
+/**
+ * around loads the events nearest to d. Pages come newest first, so what
+ * followed is asked for in ever shorter windows until one holds all of it.
+ */
+async function around(d: Document, s: AbortSignal): Promise<Document[]> {
+  const at = Date.parse(d.time) / 1000;
+  const earlier = await api.events({ from: iso(at - AROUND), to: iso(at + 0.001), before: d.id, limit: NEAR }, s);
+  let later: Document[] = [];
+  for (const w of [AROUND, AROUND / 10, AROUND / 100, AROUND / 1000]) {
+    const page = await api.events({ from: iso(at), to: iso(at + w), limit: 200 }, s);
+    later = page.events ?? [];
+    if ((page.next ?? "") === "") break;
+  }
+  return merge(later.filter((e) => e.id > d.id).slice(-NEAR), [d], earlier.events ?? []);
 }
 
 function Neighbours({ d }: { d: Document }): JSX.Element {
   const { t, kinds } = useApp();
-  const at = Date.parse(d.time) / 1000;
-  const page = useLoad(`around ${d.id}`, 0, (s) => api.events({ from: iso(at - AROUND), to: iso(at + AROUND), limit: 50 }, s));
+  const list = useLoad(`around ${d.id}`, 0, (s) => around(d, s));
   return (
     <Card title={t("event.around")} note={t("event.around.note", { n: AROUND })} class="flush">
-      <Show of={page} height={80}>{(p) => <EventTable events={p.events ?? []} kinds={kinds} origin={d} empty={t("event.alone")} />}</Show>
+      <Show of={list} height={80}>{(l) => <EventTable events={l} kinds={kinds} origin={d} empty={t("event.alone")} />}</Show>
     </Card>
   );
 }

@@ -3,8 +3,9 @@
 /** One metric: a large chart, filters on each label, break-down, the query and the values. */
 import type { JSX } from "preact";
 import { api, type Schema } from "../api";
+import { markersFor } from "../markers";
 import { last } from "../parts/chart";
-import { markersFor, Plot, rangeKey, useSeries, type Answer } from "../parts/panel";
+import { Plot, rangeKey, useSeries, type Answer } from "../parts/panel";
 import { Badge, Card, Copy, Icon, Notice, Pairs } from "../parts/ui";
 import type { Key } from "../i18n";
 import { labelsOf, nameOf, rateOf, selector, type Labels } from "../prom";

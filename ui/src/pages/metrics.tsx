@@ -5,28 +5,44 @@ import type { JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { api, type Schema } from "../api";
 import type { Key } from "../i18n";
-import { Panel, rangeKey } from "../parts/panel";
-import { Icon, Notice } from "../parts/ui";
+import { loadMarkers, type Marker } from "../markers";
+import { Panel, rangeKey, short } from "../parts/panel";
+import { Icon, Loading, Notice } from "../parts/ui";
 import { selector, WORKLOAD, workloadOf, type Labels } from "../prom";
-import { iso } from "../range";
-import { setQuery } from "../router";
+import { href, setQuery } from "../router";
 import { useApp, useLoad } from "../state";
-
-/** Markers on a chart; more would hide it. */
-const MARKERS = 300;
 
 /** matchOf reads the workload filter of the URL. */
 export function matchOf(query: URLSearchParams): Labels {
   return Object.fromEntries(WORKLOAD.map((k) => [k, query.get(k) ?? ""]).filter(([, v]) => v !== ""));
 }
 
-/** useMarkers loads the events of the range. */
-export function useMarkers() {
-  const { range, tick } = useApp();
-  const page = useLoad(`markers ${rangeKey(range)}`, tick, (s) => api.events({ from: iso(range.from), to: iso(range.to), limit: MARKERS }, s));
-  return page.data?.events ?? NONE;
+/** useMarkers loads the events of the range as markers. */
+export function useMarkers(): Marker[] {
+  const { range, tick, kinds } = useApp();
+  return useLoad(`markers ${rangeKey(range)}`, tick, (s) => loadMarkers(range, kinds, s)).data ?? NONE;
 }
-const NONE: never[] = [];
+const NONE: Marker[] = [];
+
+/** Matches every metric of the agent. */
+const ALL = '__name__=~"huatuo_.+"';
+
+/**
+ * usePresent tells which metrics have samples in the range, so that those
+ * which have none do not fill the page with empty charts. null: not known yet.
+ */
+function usePresent(match: Labels): ((s: Schema) => boolean) | null {
+  const { range, tick } = useApp();
+  const own = selector(match).slice(1, -1);
+  const names = useLoad(`present ${own} ${rangeKey(range)}`, tick, async (s) => {
+    const ask = (m: string) => api.labelValues("__name__", `{${m}}`, range.from, range.to, s);
+    const [all, work] = await Promise.all([ask(ALL), own === "" ? null : ask(`${ALL},${own}`)]);
+    return { all: new Set(all), work: work === null ? null : new Set(work) };
+  });
+  if (names.error !== null && names.data === null) return () => true;
+  const d = names.data;
+  return d === null ? null : (s) => (s.scope === "workload" && d.work !== null ? d.work : d.all).has(s.name);
+}
 
 /** found tells whether a metric answers to every word of a search. */
 export function found(s: Schema, text: string): boolean {
@@ -38,6 +54,7 @@ export function MetricsPage({ query }: { query: URLSearchParams }): JSX.Element 
   const { t, metrics } = useApp();
   const markers = useMarkers();
   const [area, scope, q, match] = [query.get("area") ?? "", query.get("scope") ?? "", query.get("q") ?? "", matchOf(query)];
+  const present = usePresent(match);
   const hits = metrics.filter((m) => found(m, q) && (scope === "" || m.scope === scope));
   const areas = [...new Set(metrics.map((m) => m.area))];
   const shown = area === "" ? areas : [area];
@@ -54,13 +71,29 @@ export function MetricsPage({ query }: { query: URLSearchParams }): JSX.Element 
         {areas.map((a) => <Chip on={area === a} onClick={() => setQuery({ area: area === a ? null : a })}>{t(`area.${a}` as Key)} <b>{count(a)}</b></Chip>)}
       </div>
       {hits.length === 0 && <Notice title={t("metrics.none")}>{t("metrics.none.do")}</Notice>}
-      {shown.filter((a) => count(a) > 0).map((a) => (
-        <section key={a} aria-label={t(`area.${a}` as Key)}>
-          <h2 class="area">{t(`area.${a}` as Key)}</h2>
-          <div class="panels">{hits.filter((m) => m.area === a).map((m) => <Panel key={m.name} schema={m} match={match} height={150} markers={markers} />)}</div>
-        </section>
+      {present === null ? <Loading height={300} /> : shown.filter((a) => count(a) > 0).map((a) => (
+        <Area key={a} area={a} list={hits.filter((m) => m.area === a)} present={present} match={match} markers={markers} />
       ))}
     </div>
+  );
+}
+
+/** Area shows the charts of one area, and names the metrics that have none. */
+function Area(p: { area: string; list: Schema[]; present: (s: Schema) => boolean; match: Labels; markers: Marker[] }): JSX.Element {
+  const { t } = useApp();
+  const name = t(`area.${p.area}` as Key);
+  const absent = p.list.filter((m) => !p.present(m));
+  return (
+    <section aria-label={name}>
+      <h2 class="area">{name}</h2>
+      <div class="panels">{p.list.filter(p.present).map((m) => <Panel key={m.name} schema={m} match={p.match} height={150} markers={p.markers} />)}</div>
+      {absent.length > 0 && (
+        <details class="absent">
+          <summary>{t("metrics.absent", { n: absent.length })}</summary>
+          <ul>{absent.map((m) => <li data-metric={m.name}><a href={href(["metrics", m.name])} title={m.help}>{short(m.name)}</a></li>)}</ul>
+        </details>
+      )}
+    </section>
   );
 }
 

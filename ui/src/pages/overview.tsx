@@ -11,6 +11,7 @@ import { useApp, useLoad } from "../state";
 import { format, span } from "../units";
 import { EventTable } from "../parts/eventtable";
 import { Cost } from "../parts/cost";
+import { useBooks } from "../parts/law";
 import { UseGrid } from "../parts/usegrid";
 import { Workloads } from "../parts/workloads";
 
@@ -58,7 +59,5 @@ function Latest(): JSX.Element {
 }
 
 function Agent(): JSX.Element {
-  const { tick } = useApp();
-  const system = useLoad("system", tick, api.system);
-  return <Show of={system} height={200}>{(s) => <Cost system={s} />}</Show>;
+  return <Show of={useBooks()} height={200}>{(b) => <Cost books={b} />}</Show>;
 }

@@ -4,11 +4,12 @@
 import type { JSX } from "preact";
 import { api, type Hook, type ProbePage as Data, type Schema } from "../api";
 import { Markdown } from "../markdown";
+import { Law, useBooks } from "../parts/law";
 import { Time } from "../parts/time";
 import { Badge, Card, Icon, Notice, Pairs, Show } from "../parts/ui";
 import { href } from "../router";
 import { useApp, useLoad } from "../state";
-import { Law, StateBadge } from "./system";
+import { StateBadge } from "./system";
 
 export function ProbePage({ name }: { name: string }): JSX.Element {
   const { t, tick } = useApp();
@@ -22,9 +23,9 @@ export function ProbePage({ name }: { name: string }): JSX.Element {
 }
 
 function Detail({ p }: { p: Data }): JSX.Element {
-  const { t, tick } = useApp();
-  const system = useLoad("system", tick, api.system);
-  const account = system.data?.accounts?.find((a) => a.probe === p.name);
+  const { t } = useApp();
+  const books = useBooks().data;
+  const emits = books?.system.accounts?.some((a) => a.probe === p.name) === true;
   return (
     <>
       <section class="card">
@@ -41,7 +42,7 @@ function Detail({ p }: { p: Data }): JSX.Element {
           <Card title={t("probe.config")}>{Object.keys(p.config ?? {}).length === 0 ? <p class="muted">{t("probe.config.none")}</p> : <Pairs rows={Object.entries(p.config!).map(([k, v]) => [<code>{k}</code>, <code class="wrap">{typeof v === "string" ? v : JSON.stringify(v)}</code>])} />}</Card>
         </div>
       </div>
-      {account !== undefined && <Card title={t("law.title")} note={t("law.help")} class="flush"><Law accounts={[account]} /></Card>}
+      {emits && <Card title={t("law.title")} note={t("law.help")} class="flush"><Law books={books!} only={p.name} /></Card>}
     </>
   );
 }

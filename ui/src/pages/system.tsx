@@ -2,36 +2,38 @@
 
 /** System: the agent itself. Probes, the conservation law, store, sinks, cost, configuration. */
 import type { JSX } from "preact";
-import { api, balanced, type Account, type Probe, type System } from "../api";
+import { api, type Probe, type System } from "../api";
 import type { Key } from "../i18n";
 import { Cost } from "../parts/cost";
+import { Law, useBooks, type Books } from "../parts/law";
 import { Time } from "../parts/time";
 import { Badge, Bar, Card, Copy, Notice, Pairs, Show } from "../parts/ui";
 import { href } from "../router";
 import { useApp, useLoad } from "../state";
-import { format, grouped } from "../units";
+import { format, grouped, span } from "../units";
 
 export function SystemPage(): JSX.Element {
   const { tick, t } = useApp();
   const probes = useLoad("probes", tick, api.probes);
-  const system = useLoad("system", tick, api.system);
+  const books = useBooks();
   return (
     <div class="stack">
       <Card title={t("system.probes")} note={t("system.probes.note")} class="flush"><Show of={probes} height={300}>{(p) => <Probes probes={p} />}</Show></Card>
-      <Show of={system} height={300}>{(s) => <Rest s={s} />}</Show>
+      <Show of={books} height={300}>{(b) => <Rest books={b} />}</Show>
     </div>
   );
 }
 
-function Rest({ s }: { s: System }): JSX.Element {
+function Rest({ books }: { books: Books }): JSX.Element {
   const { t } = useApp();
+  const s = books.system;
   return (
     <>
-      <Card title={t("law.title")} note={t("law.help")} class="flush"><Law accounts={s.accounts ?? []} /></Card>
+      <Card title={t("law.title")} note={t("law.help")} class="flush"><Law books={books} /></Card>
       <div class="cols three">
         <Card title={t("store.title")}><Store s={s} /></Card>
         <Card title={t("sinks.title")}><Sinks s={s} /></Card>
-        <Card title={t("cost.title")}><Cost system={s} /></Card>
+        <Card title={t("cost.title")}><Cost books={books} /></Card>
       </div>
       <About />
       <Card title={t("config.title")} note={<Copy text={s.config} />}><pre class="code config" tabIndex={0}>{s.config}</pre></Card>
@@ -72,38 +74,10 @@ function Probes({ probes }: { probes: Probe[] }): JSX.Element {
   );
 }
 
-/** Law shows each probe's books: observed = Σ dropped + routed, and per sink routed = delivered + dropped + failed + queued. */
-export function Law({ accounts }: { accounts: Account[] }): JSX.Element {
-  const { t } = useApp();
-  const sinks = [...new Set(accounts.flatMap((a) => (a.sinks ?? []).map((s) => s.sink)))];
-  if (accounts.length === 0) return <Notice title={t("law.none")}>{t("law.none.do")}</Notice>;
-  const reasons = (d: Record<string, number> | null) => Object.entries(d ?? {}).filter(([, n]) => n > 0).map(([k, n]) => `${k} ${grouped(n)}`).join(", ") || "0";
-  return (
-    <div class="scroll">
-      <table class="table law">
-        <thead><tr><th scope="col">{t("probe.name")}</th><th scope="col" class="r">{t("law.observed")}</th><th scope="col" class="r">{t("law.dropped")}</th><th scope="col" class="r">{t("law.routed")}</th>
-          {sinks.map((s) => <th scope="col" title={t("law.sink.help")}>→ {s}</th>)}<th scope="col">{t("law.balance")}</th></tr></thead>
-        <tbody>
-          {accounts.map((a) => (
-            <tr key={a.probe} data-account={a.probe}>
-              <th scope="row"><a href={href(["system", "probe", a.probe])}>{a.probe}</a></th>
-              <td class="r num">{grouped(a.observed)}</td><td class="r num">{reasons(a.dropped)}</td><td class="r num">{grouped(a.routed)}</td>
-              {sinks.map((name) => <td class="num"><SinkCell a={a} name={name} /></td>)}
-              <td>{balanced(a) ? <Badge kind="ok">{t("balanced")}</Badge> : <Badge kind="critical">{t("unbalanced")}</Badge>}</td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
-  );
-}
-
-function SinkCell({ a, name }: { a: Account; name: string }): JSX.Element {
-  const { t } = useApp();
-  const s = (a.sinks ?? []).find((x) => x.sink === name);
-  if (s === undefined) return <span class="muted">–</span>;
-  const rest = ([["law.sink.dropped", s.dropped], ["law.sink.failed", s.failed], ["law.sink.queued", s.queued]] as [Key, number][]).filter(([, n]) => n > 0);
-  return <>{grouped(s.delivered)}{rest.map(([k, n]) => <span class="help">{t(k, { n: grouped(n) })}</span>)}</>;
+/** age turns Go's "360h0m0s" into "15 d"; other forms stay. */
+export function age(text: string): string {
+  const m = /^(\d+)h(?:(\d+)m)?(?:(\d+)s)?$/.exec(text);
+  return m === null ? text : span(Number(m[1]) * 3600 + Number(m[2] ?? 0) * 60 + Number(m[3] ?? 0));
 }
 
 function Store({ s }: { s: System }): JSX.Element {
@@ -120,7 +94,7 @@ function Store({ s }: { s: System }): JSX.Element {
         [t("store.oldest.metric"), st.oldest_metric && <Time at={st.oldest_metric} full />],
         [t("store.events"), share(st.event_bytes, st.retention.event_bytes)], [t("store.count"), grouped(st.events)],
         [t("store.oldest.event"), st.oldest_event && <Time at={st.oldest_event} full />],
-        [t("store.keep"), t("store.keep.text", { m: st.retention.metric_age, e: st.retention.event_age })],
+        [t("store.keep"), t("store.keep.text", { m: age(st.retention.metric_age), e: age(st.retention.event_age) })],
       ]} />
     </>
   );
@@ -150,11 +124,10 @@ function About(): JSX.Element {
   const { t, node } = useApp();
   return (
     <Card title={t("about.title")}>
-      <Pairs rows={[
-        [t("node.host"), node.hostname], [t("node.kernel"), `${node.kernel} ${node.arch}`], ["BTF", node.btf], ["cgroup", node.cgroup_mode],
-        [t("about.version"), `${node.version} ${node.commit ? `(${node.commit.slice(0, 12)})` : ""}`], ["Go", node.go_version],
-        [t("about.listen"), node.listen], [t("about.started"), <Time at={node.started} full />], [t("about.interval"), format(node.store_interval_seconds, "seconds")],
-      ]} />
+      <div class="cols">
+        <Pairs rows={[[t("node.host"), node.hostname], [t("node.kernel"), `${node.kernel} ${node.arch}`], ["BTF", node.btf], ["cgroup", node.cgroup_mode], [t("about.interval"), format(node.store_interval_seconds, "seconds")]]} />
+        <Pairs rows={[[t("about.version"), `${node.version} ${node.commit ? `(${node.commit.slice(0, 12)})` : ""}`], ["Go", node.go_version], [t("about.listen"), node.listen], [t("about.started"), <Time at={node.started} full />]]} />
+      </div>
     </Card>
   );
 }

@@ -4,7 +4,7 @@
 import type { JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import uPlot from "uplot";
-import type { Document } from "../api";
+import type { Marker } from "../markers";
 import type { Hist } from "../hist";
 import { color } from "../palette";
 import { useApp } from "../state";
@@ -32,10 +32,10 @@ export interface ChartProps {
   unit: string;
   rate: boolean;
   height: number;
-  markers?: Document[];
+  markers?: Marker[];
   onZoom: (from: number, to: number) => void;
   onReset: () => void;
-  onMarker?: (d: Document) => void;
+  onMarker?: (m: Marker) => void;
 }
 
 /** Everything the uPlot callbacks read; they outlive a render, so they see it through a ref. */

@@ -2,18 +2,19 @@
 
 /** What the agent itself takes from the node, and whether its books balance. */
 import type { JSX } from "preact";
-import { balanced, type System } from "../api";
+import { balance } from "../balance";
 import { href } from "../router";
 import { useApp } from "../state";
 import { format, grouped } from "../units";
+import type { Books } from "./law";
 import { Badge, Pairs } from "./ui";
 
 /** Cost lists the agent's own use of CPU and memory. */
-export function Cost({ system }: { system: System }): JSX.Element {
+export function Cost({ books }: { books: Books }): JSX.Element {
   const { t } = useApp();
-  const c = system.cost;
-  const accounts = system.accounts ?? [];
-  const off = accounts.filter((a) => !balanced(a)).length;
+  const c = books.system.cost;
+  const accounts = books.system.accounts ?? [];
+  const off = accounts.filter((a) => balance(a, books.before.get(a.probe)) === "off").length;
   const observed = accounts.reduce((s, a) => s + a.observed, 0);
   return (
     <Pairs rows={[

@@ -2,7 +2,7 @@
 
 /** uPlot set-up and everything that is painted on a chart's canvas besides lines. */
 import uPlot from "uplot";
-import type { Document } from "../api";
+import type { Marker } from "../markers";
 import { bounds, peak, shade, type Hist } from "../hist";
 import { color, heat, severityColor } from "../palette";
 import { increments, logTicks, ticks } from "../units";
@@ -106,49 +106,48 @@ export function drawHeat(u: uPlot, live: Live): void {
   ctx.restore();
 }
 
-/** Position of each marker in canvas pixels, one per pixel column and the most severe first. */
-function marks(u: uPlot, live: Live): { px: number; doc: Document }[] {
+/** Position of each marker in canvas pixels, left to right, one per pixel column and the most severe first. */
+function marks(u: uPlot, live: Live): { px: number; marker: Marker }[] {
   const rank = { critical: 0, warning: 1, info: 2 } as const;
-  const seen = new Map<number, Document>();
-  for (const doc of live.markers ?? []) {
-    const px = Math.round(u.valToPos(Date.parse(doc.time) / 1000, "x", true));
+  const seen = new Map<number, Marker>();
+  for (const m of live.markers ?? []) {
+    const px = Math.round(u.valToPos(m.time, "x", true));
     const old = seen.get(px);
-    if (old === undefined || rank[doc.severity] < rank[old.severity]) seen.set(px, doc);
+    if (old === undefined || rank[m.severity] < rank[old.severity]) seen.set(px, m);
   }
-  return [...seen].map(([px, doc]) => ({ px, doc })).filter(({ px }) => px >= u.bbox.left && px <= u.bbox.left + u.bbox.width);
+  return [...seen].map(([px, marker]) => ({ px, marker })).filter(({ px }) => px >= u.bbox.left && px <= u.bbox.left + u.bbox.width).sort((a, b) => a.px - b.px);
 }
 
-/** drawMarkers paints a tick at the top edge and a faint line for each event. */
+/** drawMarkers paints a tick at the top edge for each marker, and a faint line down where it stands alone: many lines side by side would hide the data. */
 export function drawMarkers(u: uPlot, live: Live): void {
   const { ctx, bbox } = u;
   const r = devicePixelRatio;
   const list = marks(u, live);
-  // So many lines would hide the data: their ticks at the edge remain.
-  const lines = list.length * 16 * r < bbox.width;
+  const room = (i: number, j: number) => list[j] === undefined || Math.abs(list[j].px - list[i]!.px) > 10 * r;
   ctx.save();
-  for (const { px, doc } of list) {
-    ctx.fillStyle = severityColor(doc.severity, live.look.dark);
+  list.forEach(({ px, marker }, i) => {
+    ctx.fillStyle = severityColor(marker.severity, live.look.dark);
     ctx.globalAlpha = 0.28;
-    if (lines) ctx.fillRect(px - r / 2, bbox.top, r, bbox.height);
+    if (room(i, i - 1) && room(i, i + 1)) ctx.fillRect(px - r / 2, bbox.top, r, bbox.height);
     ctx.globalAlpha = 1;
     ctx.beginPath();
     ctx.moveTo(px - 4 * r, bbox.top - 4 * r);
     ctx.lineTo(px + 4 * r, bbox.top - 4 * r);
     ctx.lineTo(px, bbox.top + 3 * r);
     ctx.fill();
-  }
+  });
   ctx.restore();
 }
 
 /** markerNear finds the marker within five pixels of the cursor. */
-export function markerNear(u: uPlot, live: Live): Document | null {
+export function markerNear(u: uPlot, live: Live): Marker | null {
   const at = ((u.cursor.left ?? -100) * devicePixelRatio) + u.bbox.left;
-  let best: Document | null = null;
+  let best: Marker | null = null;
   let dist = 5 * devicePixelRatio;
-  for (const { px, doc } of marks(u, live)) {
+  for (const { px, marker } of marks(u, live)) {
     if (Math.abs(px - at) <= dist) {
       dist = Math.abs(px - at);
-      best = doc;
+      best = marker;
     }
   }
   return best;

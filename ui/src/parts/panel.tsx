@@ -3,11 +3,12 @@
 /** A metric's chart: asks the query that its schema implies and draws the answer. */
 import type { JSX } from "preact";
 import { useMemo } from "preact/hooks";
-import { api, type Document, type Schema } from "../api";
+import { api, type Schema } from "../api";
 import { quantile } from "../hist";
+import { markersFor, type Marker } from "../markers";
 import { columns, hists, labelsOf, nameOf, order, queryOf, rateOf, TOP, type Labels, type PromSeries } from "../prom";
 import { absolutePatch, align, formatDuration, rateWindow, stepOf, unzoomPatch, type Range } from "../range";
-import { formatHash, href, setQuery } from "../router";
+import { href, setQuery } from "../router";
 import { useApp, useLoad, useSeen, type Loaded } from "../state";
 import { Chart, type ChartData } from "./chart";
 import { Badge, Failure, Loading, Notice } from "./ui";
@@ -90,38 +91,42 @@ export function useSeries(s: Schema, o: SeriesOptions, enabled: boolean): Loaded
   return { ...loaded, query };
 }
 
-/** markersFor keeps the events that concern an area; the CPU is where scheduling happens. */
-export function markersFor(area: string, events: Document[], kinds: Schema[]): Document[] {
-  const areas = area === "cpu" || area === "scheduling" ? ["cpu", "scheduling"] : [area];
-  const names = new Set(kinds.filter((k) => areas.includes(k.area)).map((k) => k.name));
-  return events.filter((e) => names.has(e.kind));
-}
-
 export interface PanelProps {
   schema: Schema;
   match: Labels;
   by?: string[] | null;
   height: number;
-  markers: Document[];
+  markers: Marker[];
   /** Given by a page that shows the query and the values too. */
   loaded?: Loaded<Answer>;
 }
 
 /** Plot draws a loaded answer, or says why there is none. */
-export function Plot(p: { schema: Schema; loaded: Loaded<Answer>; height: number; markers: Document[] }): JSX.Element {
+export function Plot(p: { schema: Schema; loaded: Loaded<Answer>; height: number; markers: Marker[] }): JSX.Element {
   const { t } = useApp();
   const { data, error } = p.loaded;
   if (error !== null && data === null) return <Failure error={error} />;
   if (data === null) return <Loading height={p.height} />;
-  if (data.chart.names.length === 0) return <Notice title={t("metric.none")}>{t("metric.none.do")}</Notice>;
+  if (data.chart.names.length === 0) return <Empty />;
   return (
     <>
       {error !== null && <Failure error={error} />}
       <Chart label={p.schema.name} data={data.chart} from={data.from} to={data.to} unit={p.schema.unit ?? ""} rate={rateOf(p.schema)} height={p.height}
         markers={p.markers} onZoom={(from, to) => setQuery(absolutePatch(from, to))} onReset={() => setQuery(unzoomPatch)}
-        onMarker={(d) => { location.hash = href(["events", d.id]); }} />
+        onMarker={(m) => { location.hash = m.href; }} />
       {data.chart.names.length >= TOP && <p class="hint">{t("metric.top", { n: TOP })}</p>}
     </>
+  );
+}
+
+/** Empty stands for a chart without samples; zoomed into nothing, there must be a way back. */
+function Empty(): JSX.Element {
+  const { t, range } = useApp();
+  return (
+    <Notice title={t("metric.none")}>
+      {t("metric.none.do")}
+      {range.last === null && <> <button type="button" class="btn small" onClick={() => setQuery(unzoomPatch)}>{t("range.unzoom")}</button></>}
+    </Notice>
   );
 }
 
@@ -144,9 +149,4 @@ export function Panel(p: PanelProps): JSX.Element {
       <Plot schema={s} loaded={loaded} height={p.height} markers={markers} />
     </article>
   );
-}
-
-/** eventsLink opens the Events page for a workload. */
-export function eventsLink(match: Labels): string {
-  return formatHash(["events"], new URLSearchParams(Object.entries(match).filter(([, v]) => v !== "")));
 }

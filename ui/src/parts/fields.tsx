@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/** The fields of an event, by their schema: plain values in a table, nested ones beside each other, stacks as frames. */
+import type { ComponentChildren, JSX } from "preact";
+import type { Document, Field, Frame, Schema } from "../api";
+import { href } from "../router";
+import { useApp } from "../state";
+import { format } from "../units";
+import { Time } from "./time";
+import { Copy, Icon, Pairs } from "./ui";
+
+type Obj = Record<string, unknown>;
+
+function isObject(v: unknown): v is Obj {
+  return typeof v === "object" && v !== null && !Array.isArray(v);
+}
+
+/** isStack recognises symbolised frames wherever they stand. */
+function isStack(v: unknown): v is Frame[] {
+  return Array.isArray(v) && v.length > 0 && v.every((f) => isObject(f) && typeof f.function === "string");
+}
+
+/** Nested members have no schema of their own; our names end in the unit. */
+function guess(name: string): string | undefined {
+  return /(^|_)(seconds|bytes|ratio)$/.exec(name)?.[2];
+}
+
+/** fieldsOf lists the schema's fields that d has, then those that the schema does not know. */
+function fieldsOf(d: Document, schema: Schema | undefined): Field[] {
+  const known = (schema?.fields ?? []).filter((f) => d.fields[f.name] !== undefined);
+  const rest = Object.keys(d.fields).filter((k) => !known.some((f) => f.name === k));
+  return [...known, ...rest.map((name) => ({ name, help: "" }))];
+}
+
+/** A nested field with nested members of its own needs more room than a table cell. */
+function isRich(v: unknown): boolean {
+  return isStack(v) || (isObject(v) && Object.values(v).some((x) => typeof x === "object" && x !== null));
+}
+
+/** richFields are the fields that get a card of their own. */
+export function richFields(d: Document, schema: Schema | undefined): Field[] {
+  return fieldsOf(d, schema).filter((f) => isRich(d.fields[f.name]));
+}
+
+/** FieldTable shows the other fields, each with its help and a search for the same value. */
+export function FieldTable({ d, schema }: { d: Document; schema: Schema | undefined }): JSX.Element {
+  const { t } = useApp();
+  const same = (name: string, v: unknown) => href(["events"], { kind: d.kind, [`field.${name}`]: String(v) });
+  return (
+    <table class="table fields">
+      <tbody>
+        {fieldsOf(d, schema).map((f) => {
+          const v = d.fields[f.name];
+          const simple = typeof v !== "object" && v !== "";
+          return (
+            <tr key={f.name} data-field={f.name}>
+              <th scope="row"><code>{f.name}</code>{f.help !== "" && <span class="help">{f.help}</span>}</th>
+              <td>
+                {isRich(v) ? <span class="muted">{t("event.below")}</span> : <Value v={v} unit={f.unit} />}
+                {simple && <a class="find" href={same(f.name, v)} title={t("event.same")} aria-label={`${t("event.same")}: ${f.name}`}><Icon name="search" /></a>}
+              </td>
+            </tr>
+          );
+        })}
+      </tbody>
+    </table>
+  );
+}
+
+/** Rich shows a nested object: its plain members and each nested one side by side, stacks below. */
+export function Rich({ v }: { v: Obj | Frame[] }): JSX.Element {
+  if (isStack(v)) return <Frames list={v} />;
+  const entries = Object.entries(v as Obj);
+  const plain = entries.filter(([, x]) => typeof x !== "object" || x === null);
+  const nested = entries.filter(([, x]) => typeof x === "object" && x !== null);
+  return (
+    <div class="rich">
+      {plain.length > 0 && <Members of={plain} />}
+      {nested.map(([k, x]) => <section key={k}><h4>{k}</h4>{isStack(x) ? <Frames list={x} /> : isRich(x) ? <Rich v={x as Obj} /> : isObject(x) ? <Members of={Object.entries(x)} /> : <Value v={x} unit={guess(k)} />}</section>)}
+    </div>
+  );
+}
+
+function Members({ of }: { of: [string, unknown][] }): JSX.Element {
+  return <Pairs rows={of.map(([k, x]): [ComponentChildren, ComponentChildren] => [k, <Value v={x} unit={guess(k)} />])} />;
+}
+
+const RFC3339 = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d/;
+
+/** Value shows one value by its type and unit. */
+export function Value({ v, unit }: { v: unknown; unit?: string }): JSX.Element {
+  if (v === null || v === undefined || v === "") return <span class="muted">–</span>;
+  if (typeof v === "number") {
+    const known = unit === "seconds" || unit === "bytes" || unit === "ratio";
+    const word = unit !== undefined && unit !== "" && unit !== "1" ? ` ${unit}` : "";
+    return <span title={`${v}${word}`}>{known ? format(v, unit) : `${v}${word}`}</span>;
+  }
+  if (Array.isArray(v)) return isStack(v) ? <Frames list={v} /> : <List v={v} />;
+  if (isObject(v)) return <Members of={Object.entries(v)} />;
+  if (typeof v === "string" && RFC3339.test(v)) return <Time at={v} full />;
+  return <span class="wrap">{String(v)}</span>;
+}
+
+function List({ v }: { v: unknown[] }): JSX.Element {
+  if (v.length === 0) return <span class="muted">–</span>;
+  if (!v.every(isObject)) return <span class="wrap">{v.map((x) => (typeof x === "object" ? JSON.stringify(x) : String(x))).join(", ")}</span>;
+  const cols = [...new Set(v.flatMap((r) => Object.keys(r)))];
+  return (
+    <div class="scroll">
+      <table class="table">
+        <thead><tr>{cols.map((c) => <th scope="col">{c}</th>)}</tr></thead>
+        <tbody>{v.map((r) => <tr>{cols.map((c) => <td><Value v={r[c]} unit={guess(c)} /></td>)}</tr>)}</tbody>
+      </table>
+    </div>
+  );
+}
+
+/** frameText is one line of a copied stack. */
+function frameText(f: Frame): string {
+  return `${f.function}${f.module ? ` (${f.module}${f.offset ? `+0x${f.offset.toString(16)}` : ""})` : ""}${f.file ? ` ${f.file}:${f.line ?? 0}` : ""}`;
+}
+
+/** Frames lists a stack, innermost first. */
+export function Frames({ list }: { list: Frame[] }): JSX.Element {
+  const { t } = useApp();
+  if (list.length === 0) return <p class="muted">{t("stack.none")}</p>;
+  return (
+    <div class="stack-box">
+      <Copy text={list.map(frameText).join("\n")} />
+      <ol class="frames" tabIndex={0}>
+        {list.map((f) => (
+          <li class={f.missing !== undefined ? "missing" : ""} title={f.missing}>
+            <span class="fn">{f.function}</span>
+            {f.module !== undefined && <span class="mod" title={f.module}>{f.module.split("/").pop()}{f.offset !== undefined && f.offset !== 0 && `+0x${f.offset.toString(16)}`}</span>}
+            {f.file !== undefined && <span class="src">{f.file}:{f.line}</span>}
+          </li>
+        ))}
+      </ol>
+    </div>
+  );
+}
