@@ -60,19 +60,19 @@ export const interactions = [
   {
     name: "zoom: a drag over a chart sets the range, a double click resets it",
     run: async ({ page, open, shot }) => {
-      await open("#/metrics/huatuo_cpu_seconds_total?last=30m");
+      await open("#/metrics/huatuo_cpu_seconds_total?last=5m");
       await page.waitForSelector("main canvas");
-      await drag(page, "main .u-over", 0.5, 0.8);
+      await drag(page, "main .u-over", 0.7, 0.95); // the newest part: the agent may run for a minute only
       await page.waitForFunction(() => location.hash.includes("from="));
       const q = await query(page);
       const span = (Date.parse(q.to) - Date.parse(q.from)) / 1000;
-      assert(span > 400 && span < 700, `3/10 of 30 min is ${span} s`);
+      assert(span > 60 && span < 90, `a quarter of 5 min is ${span} s`);
       assert(!(await page.textContent(".range-btn")).includes("Last"), "the picker still says that the range moves");
-      await page.waitForFunction(() => document.querySelector("main canvas") !== null);
+      await page.waitForFunction(() => /\d/.test(document.querySelector("main .legend .num")?.textContent ?? ""));
       await shot("zoomed");
       await page.locator("main .u-over").dblclick();
       await page.waitForFunction(() => !location.hash.includes("from="));
-      assert((await query(page)).last === "30m", "the range before the zoom is lost");
+      assert((await query(page)).last === "5m", "the range before the zoom is lost");
     },
   },
   {
@@ -121,8 +121,10 @@ export const interactions = [
       await page.waitForSelector(".events tbody tr");
       await page.click('.chips .chip:has-text("sched_stall")');
       await page.waitForFunction(() => location.hash.includes("kind=sched_stall"));
-      await page.waitForFunction(() => [...document.querySelectorAll(".events td.kind")].every((e) => e.textContent === "sched_stall"));
-      assert(await page.locator(".events td.kind").count() > 0, "no sched_stall left");
+      await page.waitForFunction(() => {
+        const kinds = [...document.querySelectorAll(".events td.kind")];
+        return kinds.length > 0 && kinds.every((e) => e.textContent === "sched_stall");
+      });
       await page.fill(".filters .search input", "zzzznothing");
       await page.waitForSelector('.notice >> text="No event passes the filters."');
       await page.click('text="Clear filters"');

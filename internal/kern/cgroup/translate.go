@@ -83,3 +83,19 @@ func (t *Translator) Close() {
 		t.h.close()
 	}
 }
+
+// PathByID returns the path of the living group with that id in the hierarchy
+// of a v1 controller, or in the default one when controller is empty or has
+// none of its own. It opens the hierarchy each time: for rare questions.
+func (l *Layout) PathByID(controller string, id uint64) (string, error) {
+	root := l.Mount(controller)
+	if root == "" {
+		root = l.Mount("")
+	}
+	h, err := openHandles(root)
+	defer h.close()
+	if err != nil {
+		return "", err
+	}
+	return h.path(id)
+}
