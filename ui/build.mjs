@@ -3,7 +3,7 @@
 // Bundles the console into internal/console/dist under stable names, which the
 // agent embeds. With --test it bundles the unit tests into .test/ instead,
 // because Node 20 does not read TypeScript.
-import { copyFile, mkdir, readdir, rm } from "node:fs/promises";
+import { copyFile, mkdir, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import * as esbuild from "esbuild";
 
 const dist = new URL("../internal/console/dist/", import.meta.url).pathname;
@@ -20,7 +20,19 @@ async function tests() {
   });
 }
 
-async function console_() {
+/** What the bundle contains of others, with their licences. */
+const BUNDLED = ["preact", "uplot"];
+
+async function licenses() {
+  const parts = await Promise.all(BUNDLED.map(async (name) => {
+    const dir = `${here}node_modules/${name}/`;
+    const { version, license } = JSON.parse(await readFile(`${dir}package.json`, "utf8"));
+    return `${name} ${version} (${license})\n\n${(await readFile(`${dir}LICENSE`, "utf8")).trim()}\n`;
+  }));
+  await writeFile(`${dist}licenses.txt`, `The console contains:\n\n${parts.join("\n----\n\n")}`);
+}
+
+async function bundle() {
   await mkdir(dist, { recursive: true });
   const options = {
     entryPoints: { app: `${here}src/main.tsx` },
@@ -29,8 +41,9 @@ async function console_() {
     banner: { js: "// SPDX-License-Identifier: Apache-2.0" },
   };
   for (const f of ["index.html", "favicon.svg"]) await copyFile(`${here}static/${f}`, dist + f);
+  await licenses();
   if (process.argv.includes("--watch")) await (await esbuild.context(options)).watch();
   else await esbuild.build(options);
 }
 
-await (process.argv.includes("--test") ? tests() : console_());
+await (process.argv.includes("--test") ? tests() : bundle());

@@ -80,6 +80,30 @@ static __always_inline u32 ht_slot_fine(u64 u)
 	return i < HT_SLOTS_FINE ? i : HT_SLOTS_FINE - 1;
 }
 
+/*
+ * ht_slot_flat() is ht_slot_fine() without a branch. The verifier follows each
+ * branch: where a program observes several times their number multiplies.
+ */
+static __always_inline u32 ht_slot_flat(u64 u)
+{
+	u64 v = u - 1, l, m;
+
+	/* log2: fill with ones below the highest, and count them */
+	v |= v >> 1;
+	v |= v >> 2;
+	v |= v >> 4;
+	v |= v >> 8;
+	v |= v >> 16;
+	v |= v >> 32;
+	v -= (v >> 1) & 0x5555555555555555ULL;
+	v = (v & 0x3333333333333333ULL) + ((v >> 2) & 0x3333333333333333ULL);
+	v = (v + (v >> 4)) & 0x0f0f0f0f0f0f0f0fULL;
+	l = ((v * 0x0101010101010101ULL) >> 56) - 1;
+	/* the highest 17 bits, as in ht_slot_fine(); the sign of a difference is a comparison */
+	m = (u - 1) << (63 - l) >> 47;
+	return 4 * (l - HT_HIST_MIN) + ((77935 - m) >> 63) + ((92681 - m) >> 63) + ((110217 - m) >> 63);
+}
+
 /* h is per CPU, so plain additions do. */
 static __always_inline void ht_observe(struct ht_hist *h, u64 ns)
 {

@@ -65,6 +65,13 @@ enum {
 
 #define BPF_F_CURRENT_CPU 0xffffffffULL
 
+/* Helpers that not every kernel with tp_btf has; the values are the kernel's. */
+enum bpf_func_id {
+	BPF_FUNC_get_current_task_btf = 158, /* 5.11 */
+	BPF_FUNC_task_pt_regs = 175,	     /* 5.15 */
+	BPF_FUNC_find_vma = 180,	     /* 5.17 */
+};
+
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
 /* kernel/cgroup */
@@ -101,6 +108,8 @@ struct percpu_counter {
 
 struct mm_struct {
 	unsigned long total_vm;
+	unsigned long arg_start;
+	unsigned long arg_end;
 	struct percpu_counter rss_stat[4]; /* file, anon, swap, shmem */
 };
 
@@ -115,8 +124,26 @@ struct mem_cgroup {
 	struct page_counter memory;
 };
 
+typedef struct {
+	int counter;
+} atomic_t;
+
 struct signal_struct {
 	s16 oom_score_adj;
+	unsigned int flags;
+	atomic_t live; /* threads that have not ended */
+};
+
+struct sigaction {
+	void *sa_handler;
+};
+
+struct k_sigaction {
+	struct sigaction sa;
+};
+
+struct linux_binprm {
+	const char *filename;
 };
 
 struct task_struct {
@@ -125,6 +152,9 @@ struct task_struct {
 	int tgid;
 	int prio;
 	unsigned int flags;
+	int exit_code;
+	unsigned long nvcsw;
+	unsigned long nivcsw;
 	u64 start_boottime;
 	char comm[16];
 	struct task_struct *group_leader;
@@ -132,6 +162,46 @@ struct task_struct {
 	struct css_set *cgroups;
 	struct mm_struct *mm;
 	struct signal_struct *signal;
+};
+
+/* mm/, fs/ */
+struct compact_control {
+	int order;
+};
+
+struct qstr {
+	const unsigned char *name;
+};
+
+struct dentry {
+	struct qstr d_name;
+	struct dentry *d_parent;
+};
+
+struct path {
+	struct dentry *dentry;
+};
+
+struct file {
+	struct path f_path;
+};
+
+struct vm_area_struct {
+	unsigned long vm_start;
+	unsigned long vm_pgoff;
+	struct file *vm_file;
+};
+
+/* kernel/bpf/task_iter.c */
+struct seq_file;
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+struct bpf_iter__task {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
 };
 
 /* block/, include/linux/blk*.h */
@@ -211,9 +281,39 @@ struct sock {
 	struct sock_cgroup_data sk_cgrp_data;
 };
 
+struct request_sock {
+	struct sock_common __req_common;
+	u8 num_timeout : 7;
+};
+
+struct inet_connection_sock {
+	u8 icsk_ca_state : 5;
+	u8 icsk_retransmits;
+	u8 icsk_pending;
+	u8 icsk_backoff;
+};
+
+struct tcp_sock {
+	u32 srtt_us;
+	u32 mdev_us;
+	u32 snd_cwnd;
+	u32 snd_ssthresh;
+	u32 packets_out;
+	u32 retrans_out;
+	u32 lost_out;
+	u32 mss_cache;
+	u32 total_retrans;
+};
+
+struct tcp_skb_cb {
+	u32 seq;
+	u32 end_seq;
+};
+
 struct sk_buff {
 	struct net_device *dev;
 	struct sock *sk;
+	char cb[48];
 	unsigned int len;
 	u16 queue_mapping;
 	__be16 protocol;

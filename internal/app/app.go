@@ -72,6 +72,7 @@ func New(o Options) (*App, error) {
 	a.engine = e
 	if a.store != nil {
 		e.AddSink("store", sinkFunc(a.store.AppendEvents))
+		e.pipe.IDsAfter(a.store.NewestEventID(context.Background()))
 	}
 	e.AddSink("stream", a.hub)
 	if err := a.newServer(); err != nil {
@@ -93,7 +94,7 @@ func (a *App) openStore() error {
 		return nil
 	}
 	s, err := store.Open(c.Dir, store.Options{
-		MetricAge: c.Metrics.Retention, MetricBytes: c.Metrics.MaxSize,
+		MinFree: minFree(c.MinFree), MetricAge: c.Metrics.Retention, MetricBytes: c.Metrics.MaxSize,
 		EventAge: c.Events.Retention, EventBytes: c.Events.MaxSize,
 	}, a.log)
 	if err != nil {
@@ -101,6 +102,14 @@ func (a *App) openStore() error {
 	}
 	a.store = s
 	return nil
+}
+
+// minFree is n in the store's terms, where zero means its default.
+func minFree(n int64) int64 {
+	if n == 0 {
+		return -1
+	}
+	return n
 }
 
 func (a *App) closeStore() {

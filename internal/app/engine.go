@@ -79,7 +79,8 @@ func NewEngine(cfg *config.Config, specs []probe.Spec, log *slog.Logger) (*Engin
 	e.enrich = enrich.New(enrich.Options{Root: cfg.Host.Root, Clock: clk, Layout: e.cgroup, Index: e.index, Redact: redact, Log: log})
 	e.pipe = pipe.New(pipe.Options{Log: log, Host: e.hostID, Region: cfg.Host.Region, Queue: cfg.Pipe.Queue, Enrich: e.complete})
 	e.gather = pipe.NewGatherer(pipe.GatherOptions{Log: log, Labels: e.enrich.Labels, Pipe: e.pipe})
-	env := probe.Env{Root: cfg.Host.Root, Kernel: e.kernel, Rings: e.rings, Layout: e.cgroup, Cgroups: e.index, Now: time.Now, Clock: clk.Mono}
+	env := probe.Env{Root: cfg.Host.Root, Kernel: e.kernel, Rings: e.rings, Layout: e.cgroup, Cgroups: e.index, Now: time.Now, Clock: clk.Mono,
+		Symbol: func(ip uint64) string { s, _ := e.ksyms.Lookup(ip); return s.Name }}
 	e.super = newSupervisor(log, env, e.pipe, e.gather, specs)
 	return e, nil
 }

@@ -59,6 +59,10 @@ var (
 		"Bounded by the retention in the configuration.", signal.Field{Name: "kind", Help: "what is kept", Values: []string{"metrics", "events"}})
 	storeSeries = selfMetric("huatuo_store_series", signal.Gauge, "1", "Series of metrics that the store holds in memory.",
 		"Grows with the number of workloads and devices.")
+	storeFailing = selfMetric("huatuo_store_failing", signal.Gauge, "1", "Whether the store cannot keep metrics or events at the moment: 1, else 0.",
+		"The reason is on the System page and in the log; it ends by itself once the disk has room or can be written again.")
+	storeAside = selfMetric("huatuo_store_set_aside_total", signal.Counter, "1", "Times that a file of the store could not be read and was moved aside.",
+		"What it held is not shown any more; the files stay beside the store as evidence.")
 	storeSamples = selfMetric("huatuo_store_samples_total", signal.Counter, "1", "Samples added to the metric history.", "Its rate times the interval is the number of series.")
 	storeRefused = selfMetric("huatuo_store_refused_samples_total", signal.Counter, "1", "Samples that the metric history did not take, by reason.",
 		"too_old: the clock stepped back by more than the store can bridge.",
@@ -75,7 +79,7 @@ func selfMetric(name string, typ signal.MetricType, unit, help, read string, lab
 // SelfSchemas lists the agent's own metrics, for the catalogue and the docs.
 func SelfSchemas() []*signal.Schema {
 	return append([]*signal.Schema{buildInfo, probeState, eventsObserved, eventsDropped, eventsRouted, sinkEvents, signalsTotal,
-		selfCPU, selfRSS, selfBPF, selfStart, unresolved, frames, storeBytes, storeSeries, storeSamples, storeRefused}, append(console.Schemas(), prom.Schemas()...)...)
+		selfCPU, selfRSS, selfBPF, selfStart, unresolved, frames, storeBytes, storeSeries, storeFailing, storeAside, storeSamples, storeRefused}, append(console.Schemas(), prom.Schemas()...)...)
 }
 
 // Build says which agent this is.
@@ -144,6 +148,12 @@ func (a *App) collectStore(b *signal.Batch) {
 	b.Value(storeBytes, float64(status.MetricBytes), "metrics")
 	b.Value(storeBytes, float64(status.EventBytes), "events")
 	b.Value(storeSeries, float64(status.MetricSeries))
+	failing := 0.0
+	if status.Error != "" {
+		failing = 1
+	}
+	b.Value(storeFailing, failing)
+	b.Value(storeAside, float64(stats.SetAside))
 	b.Value(storeSamples, float64(stats.Samples))
 	b.Value(storeRefused, float64(stats.TooOld), "too_old")
 	b.Value(storeRefused, float64(stats.Duplicates), "duplicate")

@@ -79,6 +79,7 @@ type Store struct {
 	Enabled  bool          `yaml:"enabled" help:"Keep history on this machine. Without it there are /metrics and the live stream only. --store none turns it off."`
 	Dir      string        `yaml:"dir" flag:"data" help:"Directory of the store; it is made when it does not exist."`
 	Interval time.Duration `yaml:"interval" min:"1s" max:"5m" help:"How often metrics are gathered into the store."`
+	MinFree  int64         `yaml:"min_free" unit:"bytes" min:"0" help:"Space that the store leaves free on its file system; with less it keeps nothing until there is more."`
 	Metrics  Metrics       `yaml:"metrics" help:"Metric history."`
 	Events   Events        `yaml:"events" help:"Events."`
 }
@@ -137,8 +138,10 @@ func Default(specs []probe.Spec) *Config {
 			// third of Prometheus' usual 15 s in resolution, not in disk:
 			// unchanged series compress to about a bit per sample.
 			Interval: 5 * time.Second,
-			Metrics:  Metrics{Retention: 15 * day, MaxSize: 2 << 30},
-			Events:   Events{Retention: 30 * day, MaxSize: 1 << 30},
+			// What other programs on a node with a full disk need more.
+			MinFree: 64 << 20,
+			Metrics: Metrics{Retention: 15 * day, MaxSize: 2 << 30},
+			Events:  Events{Retention: 30 * day, MaxSize: 1 << 30},
 		},
 		Enrich: Enrich{Redact: true},
 		Pipe:   Pipe{Queue: 4096},

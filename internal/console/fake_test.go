@@ -95,13 +95,26 @@ func (e *fakeEvents) enter(ctx context.Context, f signal.EventFilter) error {
 	return e.fail
 }
 
+// keep adds documents while the server runs.
+func (e *fakeEvents) keep(docs ...*signal.Document) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.docs = append(e.docs, docs...)
+}
+
+func (e *fakeEvents) kept() []*signal.Document {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.docs
+}
+
 func (e *fakeEvents) Events(ctx context.Context, f signal.EventFilter) (signal.EventPage, error) {
 	if err := e.enter(ctx, f); err != nil {
 		return signal.EventPage{}, err
 	}
 	var page signal.EventPage
-	for _, d := range slices.Backward(e.docs) {
-		if (f.Before != "" && d.ID >= f.Before) || d.Time.Before(f.From) || !matches(&f, d) {
+	for _, d := range slices.Backward(e.kept()) {
+		if (f.Before != "" && d.ID >= f.Before) || d.ID <= f.After || d.Time.Before(f.From) || !matches(&f, d) {
 			continue
 		}
 		if len(page.Events) == f.Limit {
@@ -117,7 +130,7 @@ func (e *fakeEvents) Event(ctx context.Context, id string) (*signal.Document, er
 	if err := e.enter(ctx, signal.EventFilter{}); err != nil {
 		return nil, err
 	}
-	for _, d := range e.docs {
+	for _, d := range e.kept() {
 		if d.ID == id {
 			return d, nil
 		}
@@ -130,8 +143,8 @@ func (e *fakeEvents) Timeline(ctx context.Context, f signal.EventFilter, _ int) 
 		return nil, err
 	}
 	n := 0
-	for _, d := range e.docs {
-		if !d.Time.Before(f.From) && d.Time.Before(f.To) {
+	for _, d := range e.kept() {
+		if d.ID > f.After && (f.Before == "" || d.ID < f.Before) {
 			n++
 		}
 	}

@@ -92,14 +92,10 @@ func (s *Server) resume(ctx context.Context, out *sse, f signal.EventFilter, aft
 	if s.opt.Events == nil {
 		return nil
 	}
-	id, err := ulid.ParseStrict(after)
-	if err != nil {
-		return nil // checked by streamParams
-	}
-	// An id is made a little later than the event happened; the id decides below.
-	f.From = ulid.Time(id.Time()).Add(-time.Minute)
-	f.Before = older
-	f.Limit = maxPage
+	s.awaitStored(ctx, older)
+	// Ids, not times: they tell the order in which events came, also when
+	// somebody has set the clock.
+	f.After, f.Before, f.Limit = after, older, maxPage
 	var missed []*signal.Document
 	more := false
 	for len(missed) < maxResume {
@@ -108,12 +104,8 @@ func (s *Server) resume(ctx context.Context, out *sse, f signal.EventFilter, aft
 			s.log.Warn("resume stream", "error", err)
 			return out.problem(err)
 		}
-		for _, d := range page.Events {
-			if d.ID > after {
-				missed = append(missed, d)
-			}
-		}
-		more = page.Next > after
+		missed = append(missed, page.Events...)
+		more = page.Next != ""
 		if !more {
 			break
 		}
@@ -132,14 +124,31 @@ func (s *Server) resume(ctx context.Context, out *sse, f signal.EventFilter, aft
 	return nil
 }
 
+// awaitStored waits until the store has the event that the ring begins with,
+// and so all before it: it gets the same events as the ring does, a little
+// later. A store that has stopped taking events is not waited for longer than
+// the pipe tries to give it a batch.
+func (s *Server) awaitStored(ctx context.Context, id string) {
+	if id == maxID {
+		return
+	}
+	for range 30 {
+		_, err := s.opt.Events.Event(ctx, id)
+		if err == nil || typeOf(err) != notFoundError {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
 // older counts the events that a resumed stream leaves out: those of f before
 // the page that f.Before begins. At least one, since there is a next page.
 func (s *Server) older(ctx context.Context, f signal.EventFilter) uint64 {
-	id, err := ulid.ParseStrict(f.Before)
-	if err != nil {
-		return 1
-	}
-	f.From, f.To, f.Before = f.From.Add(time.Minute+time.Millisecond), ulid.Time(id.Time()), "" // without the event that was resumed after
+	f.To = time.Unix(1<<40, 0) // the clock may have stepped back: some may seem to have yet to come
 	buckets, err := s.opt.Events.Timeline(ctx, f, 1)
 	if err != nil {
 		return 1

@@ -217,7 +217,7 @@ func TestStreamResume(t *testing.T) {
 			if got := titles(t, ch, len(c.want)); !cmp.Equal(got, c.want) {
 				t.Errorf("got %v, want %v", got, c.want)
 			}
-			if asked := w.events.filter().Before != "" || w.events.filter().Limit != 0 || !w.events.filter().From.IsZero(); asked != c.askedEvents {
+			if asked := w.events.filter().Before != "" || w.events.filter().Limit != 0 || w.events.filter().After != ""; asked != c.askedEvents {
 				t.Errorf("store asked: %t", asked)
 			}
 		})
@@ -231,6 +231,21 @@ func TestStreamResume(t *testing.T) {
 	deliver(t, w.hub, doc(5))
 	if got := titles(t, ch, 5); !cmp.Equal(got, []string{"1", "2", "3", "4", "5"}) {
 		t.Errorf("store, ring, live: %v", got)
+	}
+}
+
+// TestStreamResumeOvertakes resumes at a place that only the store knows, before
+// the store has what the ring begins with.
+func TestStreamResumeOvertakes(t *testing.T) {
+	w, url := streaming(t)
+	w.events.docs = docs(0, 3)
+	deliver(t, w.hub, docs(5, 8)...)
+	ch := listenTo(t, url, "Last-Event-ID", doc(1).ID)
+	opened(t, w.hub, 1)
+	time.Sleep(150 * time.Millisecond)
+	w.events.keep(docs(3, 8)...)
+	if got, want := titles(t, ch, 6), []string{"2", "3", "4", "5", "6", "7"}; !cmp.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

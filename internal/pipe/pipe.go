@@ -15,13 +15,10 @@ package pipe
 
 import (
 	"context"
-	"crypto/rand"
 	"log/slog"
 	"sort"
 	"sync"
 	"time"
-
-	"github.com/oklog/ulid/v2"
 
 	"huatuo/internal/probe"
 	"huatuo/internal/signal"
@@ -41,14 +38,15 @@ type Options struct {
 	Region  string
 	Queue   int                  // length of the intake and of each sink's queue
 	Enrich  func(*signal.Record) // fills what the probe could not know; must not block for long
-	NewID   func(time.Time) string
-	Backoff time.Duration // before the first retry of a sink; doubles up to 32 times
+	Now     func() time.Time     // the wall clock that ids are made with; nil means time.Now
+	Backoff time.Duration        // before the first retry of a sink; doubles up to 32 times
 }
 
 // Pipe routes events.
 type Pipe struct {
 	o      Options
 	intake *queue[item]
+	ids    *ids
 
 	mu       sync.Mutex
 	accounts map[string]*account
@@ -83,32 +81,15 @@ func New(o Options) *Pipe {
 	if o.Queue <= 0 {
 		o.Queue = 4096
 	}
-	if o.NewID == nil {
-		o.NewID = newIDs()
+	if o.Now == nil {
+		o.Now = time.Now
 	}
 	if o.Backoff <= 0 {
 		o.Backoff = 100 * time.Millisecond
 	}
 	return &Pipe{
-		o: o, intake: newQueue[item](o.Queue), accounts: map[string]*account{},
+		o: o, intake: newQueue[item](o.Queue), ids: newIDs(o.Now), accounts: map[string]*account{},
 		signals: map[*signal.Schema]uint64{}, recent: exemplars{},
-	}
-}
-
-// newIDs makes ULIDs: they sort by the event's time.
-func newIDs() func(time.Time) string {
-	var mu sync.Mutex
-	entropy := ulid.Monotonic(rand.Reader, 0)
-	return func(t time.Time) string {
-		mu.Lock()
-		defer mu.Unlock()
-		ms := ulid.Timestamp(t)
-		id, err := ulid.New(ms, entropy)
-		if err != nil { // 2^80 ids in one millisecond, or a time beyond the year 10889
-			entropy = ulid.Monotonic(rand.Reader, 0)
-			id = ulid.MustNew(min(ms, ulid.MaxTime()), entropy)
-		}
-		return id.String()
 	}
 }
 
@@ -116,6 +97,10 @@ func newIDs() func(time.Time) string {
 func (p *Pipe) Add(name string, s Sink) {
 	p.sinks = append(p.sinks, &sinkRunner{name: name, sink: s, pipe: p, index: len(p.sinks), queue: newQueue[item](p.o.Queue)})
 }
+
+// IDsAfter makes all ids sort after id, the newest that an earlier run of the
+// agent has given. Call it before Run.
+func (p *Pipe) IDsAfter(id string) { p.ids.after(id) }
 
 // Probe opens the account of a probe and returns the Emit and Lost of its Env.
 func (p *Pipe) Probe(name string) (emit func(*signal.Record), lost func(func() probe.Loss)) {
@@ -199,7 +184,7 @@ func (p *Pipe) route(it item) {
 		p.o.Enrich(r)
 	}
 	r.Host, r.Region = p.o.Host, p.o.Region
-	r.ID = p.o.NewID(r.Time)
+	r.ID = p.ids.next()
 	doc, err := r.Document()
 	p.mu.Lock()
 	if err != nil {

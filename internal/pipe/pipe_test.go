@@ -189,20 +189,6 @@ func TestEnrichAndIdentity(t *testing.T) {
 	}
 }
 
-// TestIDsSortByTime: pages and resume rely on it.
-func TestIDsSortByTime(t *testing.T) {
-	id := newIDs()
-	at := time.Now()
-	last := ""
-	for i := range 1000 {
-		s := id(at.Add(time.Duration(i/100) * time.Millisecond))
-		if s <= last {
-			t.Fatalf("id %d %s is not after %s", i, s, last)
-		}
-		last = s
-	}
-}
-
 func TestQueueDropsOldest(t *testing.T) {
 	q := newQueue[int](3)
 	for i := range 5 {

@@ -3,12 +3,15 @@ package probes
 
 import (
 	"huatuo/internal/probe"
+	"huatuo/internal/probes/blockio"
 	"huatuo/internal/probes/cgroupstat"
 	"huatuo/internal/probes/cpustat"
 	"huatuo/internal/probes/diskstats"
 	"huatuo/internal/probes/loadavg"
 	"huatuo/internal/probes/meminfo"
 	"huatuo/internal/probes/netdev"
+	"huatuo/internal/probes/netdrop"
+	"huatuo/internal/probes/oomkill"
 	"huatuo/internal/probes/pressure"
 	"huatuo/internal/probes/runqueue"
 	"huatuo/internal/probes/vmstat"
@@ -23,8 +26,11 @@ func All() []probe.Spec {
 		runqueue.Spec(),
 		meminfo.Spec(),
 		vmstat.Spec(),
+		oomkill.Spec(),
 		diskstats.Spec(),
+		blockio.Spec(),
 		netdev.Spec(),
+		netdrop.Spec(),
 		cgroupstat.Spec(),
 	}
 }

@@ -18,6 +18,7 @@ type EventFilter struct {
 	Fields map[string]string
 	Limit  int    // at most this many events; 0 means the reader's default
 	Before string // only events with an id smaller than this: the Next of the page before
+	After  string // only events with an id greater than this: what came later than that event
 }
 
 // EventPage is one page of events, newest first.
@@ -40,6 +41,7 @@ type StoreStatus struct {
 	MetricSeries uint64        `json:"metric_series"`
 	EventBytes   int64         `json:"event_bytes"`
 	Events       int64         `json:"events"`
+	SetAside     uint64        `json:"set_aside" doc:"how often since the start something unreadable was moved aside and begun anew"`
 	OldestMetric *time.Time    `json:"oldest_metric,omitempty"`
 	OldestEvent  *time.Time    `json:"oldest_event,omitempty"`
 	Retention    RetentionInfo `json:"retention"`

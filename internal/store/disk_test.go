@@ -195,7 +195,12 @@ func TestReadOnlyDirectory(t *testing.T) {
 }
 
 func TestDiskNearlyFull(t *testing.T) {
-	s := open(t, t.TempDir(), Options{MinFree: 1 << 60})
+	log, text := logged(t)
+	s, err := Open(t.TempDir(), Options{MinFree: 1 << 60}, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
 	for _, err := range []error{
 		s.AppendSamples(context.Background(), time.Now(), []signal.Sample{gaugeOf(1, "a")}),
 		s.AppendEvents(context.Background(), []*signal.Document{doc("a", time.Now(), 1)}),
@@ -206,6 +211,23 @@ func TestDiskNearlyFull(t *testing.T) {
 	}
 	if st := s.Status(); !strings.Contains(st.Error, "MiB free") {
 		t.Errorf("status %q", st.Error)
+	}
+	// The log tells it once, and when it is over.
+	sample := []signal.Sample{gaugeOf(1, "a")}
+	if err := s.AppendSamples(context.Background(), time.Now(), sample); err == nil {
+		t.Error("a sample was taken without space")
+	}
+	s.metrics.space.min, s.metrics.space.at = -1, time.Time{}
+	s.metrics.retryAt = time.Time{}
+	for range 2 {
+		if err := s.AppendSamples(context.Background(), time.Now(), sample); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, want := range []string{"takes nothing for now", "takes samples again"} {
+		if n := strings.Count(text.String(), want); n != 1 {
+			t.Errorf("%q is %d times in the log:\n%s", want, n, text)
+		}
 	}
 }
 

@@ -127,6 +127,8 @@ func TestFilters(t *testing.T) {
 		{"accents", signal.EventFilter{Text: "unicode"}, "4"},
 		{"chinese", signal.EventFilter{Text: "内存"}, "4"},
 		{"before", signal.EventFilter{Before: docs[2].ID}, "10"},
+		{"after", signal.EventFilter{After: docs[2].ID}, "43"},
+		{"between", signal.EventFilter{After: docs[0].ID, Before: docs[3].ID}, "21"},
 		{"everything", signal.EventFilter{From: t0, Kinds: []string{"io_stall", "oom_kill"}, Severities: []signal.Severity{signal.Warning}, Text: "mysqld",
 			Namespace: "prod", Pod: "db-0", Container: "db", Comm: "mysqld", PID: 100, Fields: map[string]string{"device": "sda", "seq": "1"}, Limit: 5}, "1"},
 	}
@@ -205,6 +207,19 @@ func TestPages(t *testing.T) {
 
 // Events may come late or with a clock that was set meanwhile: a time range
 // must still find them.
+func TestNewestEventID(t *testing.T) {
+	s := open(t, t.TempDir(), Options{})
+	if id := s.NewestEventID(context.Background()); id != "" {
+		t.Errorf("an empty store has %q", id)
+	}
+	now := time.Now()
+	newest := doc("a", now, 2)
+	appendDocs(t, s, newest, doc("a", now.Add(-time.Hour), 1))
+	if id := s.NewestEventID(context.Background()); id != newest.ID {
+		t.Errorf("got %s, want %s", id, newest.ID)
+	}
+}
+
 func TestTimeAndIDApart(t *testing.T) {
 	s := open(t, t.TempDir(), Options{})
 	now := time.Now()

@@ -453,6 +453,9 @@ func (m *metrics) append(ctx context.Context, t time.Time, samples []signal.Samp
 		m.pause(h, noRoom != nil)
 	}
 	if noRoom != nil {
+		if m.lastErr() == nil {
+			m.log.Warn("metric history takes nothing for now", "err", noRoom)
+		}
 		m.setErr(noRoom)
 		return fmt.Errorf("append samples: %w", noRoom)
 	}
@@ -465,7 +468,10 @@ func (m *metrics) append(ctx context.Context, t time.Time, samples []signal.Samp
 	if err := m.write(ctx, h, t.UnixMilli(), samples); err != nil {
 		return m.fail(fmt.Errorf("append samples: %w", err))
 	}
-	m.setErr(nil)
+	if m.lastErr() != nil {
+		m.log.Info("metric history takes samples again")
+		m.setErr(nil)
+	}
 	m.dirty.Store(true)
 	if !m.refused.IsZero() && time.Since(m.refused) >= m.patience {
 		m.refused = time.Time{}

@@ -50,6 +50,9 @@ func (e *events) condition(f *signal.EventFilter) *where {
 	if f.Before != "" {
 		w.and("id < ?", f.Before)
 	}
+	if f.After != "" {
+		w.and("id > ?", f.After)
+	}
 	if len(f.Severities) > 0 {
 		w.and("severity IN (?"+strings.Repeat(", ?", len(f.Severities)-1)+")", anys(f.Severities)...)
 	}
@@ -224,6 +227,16 @@ func (e *events) get(ctx context.Context, id string) (*signal.Document, error) {
 		return nil, ErrNotFound
 	}
 	return docs[0], nil
+}
+
+func (e *events) newestID(ctx context.Context) (id string) {
+	err := e.read(func(db *sql.DB, _ int64) error {
+		return db.QueryRowContext(ctx, "SELECT coalesce(max(id), '') FROM event").Scan(&id)
+	})
+	if err != nil {
+		e.log.Debug("cannot find the newest event", "err", err)
+	}
+	return id
 }
 
 // timeline is documented at Store.Timeline.

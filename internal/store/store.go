@@ -205,6 +205,10 @@ func (s *Store) Event(ctx context.Context, id string) (*signal.Document, error) 
 	return s.events.get(ctx, id)
 }
 
+// NewestEventID returns the largest id of an event, "" when there is none or
+// the database cannot be read.
+func (s *Store) NewestEventID(ctx context.Context) string { return s.events.newestID(ctx) }
+
 // Timeline counts the events that f selects in n intervals of equal length
 // from f.From to f.To (oldest event and now, when they are zero). It returns
 // all n intervals, also the empty ones.
@@ -243,6 +247,7 @@ func (s *Store) Status() signal.StoreStatus {
 			EventAge: s.opts.EventAge.String(), EventBytes: s.opts.EventBytes,
 		},
 	}
+	st.SetAside = s.Stats().SetAside
 	if err := errors.Join(s.metrics.status(&st), s.events.status(&st)); err != nil {
 		st.Error = err.Error()
 	}

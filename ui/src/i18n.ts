@@ -151,6 +151,7 @@ export const TEXT = {
   "metric.by": ["One line per", "分组"],
   "metric.compare": ["Compare with", "对比"],
   "metric.compare.none": ["nothing", "不对比"],
+  "metric.compare.empty": ["The earlier window has no samples.", "较早的窗口没有样本。"],
   "metric.compare.ago": ["{s} earlier", "{s} 之前"],
   "metric.values": ["Values", "数值"],
   "metric.series": ["Series", "序列"],
@@ -300,6 +301,7 @@ export const TEXT = {
   "about.version": ["Version", "版本"],
   "about.listen": ["Listens on", "监听地址"],
   "about.started": ["Started", "启动时间"],
+  "about.licenses": ["Licences of", "第三方许可"],
   "about.interval": ["Store interval", "存储间隔"],
   "config.title": ["Configuration in force", "生效配置"],
 } as const satisfies Record<string, readonly [string, string]>;

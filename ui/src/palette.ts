@@ -22,5 +22,5 @@ export function severityColor(s: string, dark: boolean): string {
 
 /** heat is the colour of a heat-map cell of shade 0…1: one hue whose lightness carries the value, so the lines over it stay visible. */
 export function heat(v: number, dark: boolean): string {
-  return dark ? `hsl(234 ${30 + 45 * v}% ${15 + 52 * v}%)` : `hsl(232 ${75 - 20 * v}% ${94 - 50 * v}%)`;
+  return dark ? `hsl(234 ${34 + 46 * v}% ${20 + 50 * v}%)` : `hsl(232 ${75 - 20 * v}% ${94 - 50 * v}%)`;
 }

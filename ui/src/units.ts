@@ -88,7 +88,7 @@ export function ticks(values: number[], unit = "", rate = false): string[] {
 
 /** logTicks formats each value in its own scale, for logarithmic axes. */
 export function logTicks(values: (number | null)[], unit = ""): string[] {
-  return values.map((v) => (v === null ? "" : format(v, unit)));
+  return values.map((v) => (v === null ? "" : unit === "seconds" && v >= 60 ? `${v} s` : format(v, unit))); // "100 s", not "1.67 min"
 }
 
 /** Steps between axis ticks: powers of two for bytes, 1-2-5 for the rest; 6 h and the like for long times. */

@@ -48,8 +48,9 @@ type IndexOptions struct {
 
 // Index maps the ids of groups to paths, in the hierarchy that gives a
 // workload's identity. It walks the tree when it is made and every 10 s while
-// Run runs. An id that is not known is looked up in the background: Lookup
-// itself does no I/O and never waits. Removed groups are known for 10 minutes.
+// Run runs, and between the walks learns of groups from the kernel as they come
+// and go. An id that is not known is looked up in the background: Lookup itself
+// does no I/O and never waits. Removed groups are known for 10 minutes.
 type Index struct {
 	root string
 	opts IndexOptions
@@ -57,8 +58,9 @@ type Index struct {
 
 	mu    sync.RWMutex
 	nodes map[uint64]*node
-	live  []Entry // living groups by path; nil when it must be made anew
-	walks uint64  // begun so far
+	paths map[string]uint64 // of the living
+	live  []Entry           // living groups by path; nil when it must be made anew
+	walks uint64            // begun so far
 	gen   atomic.Uint64
 	// dropped counts groups that were not taken because of Max.
 	dropped atomic.Uint64
@@ -68,6 +70,8 @@ type Index struct {
 	missMu  sync.Mutex
 	unknown map[uint64]time.Time // ids looked up in vain or just now
 	misses  chan uint64
+
+	follow []func(Entry)
 }
 
 type node struct {
@@ -89,7 +93,7 @@ func NewIndex(l *Layout, o IndexOptions) (*Index, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	x := &Index{
-		root: l.IdentityRoot, opts: o, nodes: make(map[uint64]*node),
+		root: l.IdentityRoot, opts: o, nodes: make(map[uint64]*node), paths: make(map[string]uint64),
 		unknown: make(map[uint64]time.Time), misses: make(chan uint64, 256),
 	}
 	var err error
@@ -110,6 +114,10 @@ func (x *Index) Close() { x.h.close() }
 // Run keeps the index up to date until ctx is done.
 func (x *Index) Run(ctx context.Context) error {
 	defer x.h.close()
+	changes, watch := x.watch(ctx)
+	if watch != nil {
+		defer watch.close()
+	}
 	reconcile := time.NewTicker(reconcileEvery)
 	defer reconcile.Stop()
 	due := time.NewTimer(0) // a walk that a miss asked for
@@ -122,6 +130,11 @@ func (x *Index) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case raw := <-changes:
+			if x.apply(watch, raw) && !asked {
+				asked = true
+				due.Reset(time.Until(next))
+			}
 		case <-reconcile.C:
 			walk = true
 		case <-due.C:
@@ -139,6 +152,7 @@ func (x *Index) Run(ctx context.Context) error {
 		if err := x.Rescan(); err != nil {
 			x.opts.Log.Warn("cannot walk the cgroups", "error", err)
 		}
+		x.watchAll(watch)
 		end := time.Now()
 		asked, next = false, end.Add(max(rescanGap, rescanShare*end.Sub(start)))
 	}
@@ -232,11 +246,7 @@ func (x *Index) resolve(id uint64) bool {
 	case err != nil:
 		return false
 	}
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if x.add(found{id, path}) {
-		x.changed()
-	}
+	x.took(found{id, path})
 	return true
 }
 
@@ -255,13 +265,22 @@ func (x *Index) Rescan() error {
 	if len(groups) >= x.opts.Max {
 		x.dropped.Add(1)
 	}
+	x.tell(x.merge(groups, whole, now)...)
+	return nil
+}
+
+// merge takes in what a walk found, and returns what came and went.
+func (x *Index) merge(groups []found, whole bool, now time.Time) (news []Entry) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	changed := false
 	seen := make(map[uint64]struct{}, len(groups))
 	for _, g := range groups {
 		seen[g.id] = struct{}{}
-		changed = x.add(g) || changed
+		if x.add(g) {
+			changed = true
+			news = append(news, x.nodes[g.id].Entry)
+		}
 	}
 	for id, n := range x.nodes {
 		_, here := seen[id]
@@ -272,14 +291,15 @@ func (x *Index) Rescan() error {
 			changed = true
 		case !n.Gone && whole && n.walk < x.walks:
 			// Not taken in by resolve while the walk went on: it is gone.
-			n.Gone, n.gone = true, now
+			x.bury(n, now)
 			changed = true
+			news = append(news, n.Entry)
 		}
 	}
 	if changed {
 		x.changed()
 	}
-	return nil
+	return news
 }
 
 // changed notes that nodes are not what they were. Called with mu held.
@@ -291,14 +311,28 @@ func (x *Index) changed() {
 // add takes a living group in and tells whether that changed anything. Called
 // with mu held.
 func (x *Index) add(g found) bool {
-	if n := x.nodes[g.id]; n != nil && n.Path == g.path && !n.Gone {
+	n := x.nodes[g.id]
+	if n != nil && n.Path == g.path && !n.Gone {
 		return false
-	} else if n == nil && len(x.nodes) >= x.opts.Max && !x.evict() {
+	}
+	if n != nil && x.paths[n.Path] == g.id {
+		delete(x.paths, n.Path) // it was renamed
+	}
+	if n == nil && len(x.nodes) >= x.opts.Max && !x.evict() {
 		x.dropped.Add(1)
 		return false
 	}
 	x.nodes[g.id] = &node{Entry: Entry{ID: g.id, Path: g.path, Identity: Identify(g.path)}, walk: x.walks}
+	x.paths[g.path] = g.id
 	return true
+}
+
+// bury notes that n has been removed. Called with mu held.
+func (x *Index) bury(n *node, now time.Time) {
+	n.Gone, n.gone = true, now
+	if x.paths[n.Path] == n.ID {
+		delete(x.paths, n.Path)
+	}
 }
 
 // evict forgets the group that went first, to make room.

@@ -128,7 +128,7 @@ func (r *Reader) Read(ctx context.Context, stop func(), f func(raw []byte)) erro
 		raw, err := r.next()
 		switch {
 		case err == nil:
-			if raw != nil {
+			if len(raw) > 0 {
 				f(raw)
 			}
 			continue
@@ -159,7 +159,8 @@ func (r *Reader) flush() {
 	}
 }
 
-// next returns the next sample, nil for a perf record that carries none.
+// next returns the next sample, an empty one for a perf record that only tells
+// of losses: the program counted them.
 func (r *Reader) next() ([]byte, error) {
 	if r.perf != nil {
 		err := r.perf.ReadInto(&r.perfRec)

@@ -281,7 +281,39 @@ static __always_inline int on_requeue(void *ctx, bool btf, struct request *rq)
 HT_TP_FORM(block_rq_requeue, block_rq_requeue, on_requeue, (struct request *)c[0])
 HT_TP_FORM(block_rq_requeue_q, block_rq_requeue, on_requeue, (struct request *)c[1])
 
-static __always_inline void observe_cgroup(u64 id, u32 op, u64 ns, u32 bytes)
+/*
+ * Global functions: the verifier looks at each once and takes its result for
+ * any number.
+ */
+__noinline u32 blockio_class(s32 error) { return ht_io_class(error); }
+__noinline u32 blockio_abnormal(u32 class) { return ht_io_abnormal(class); }
+
+/* ht_observe() and ht_observe_fine() when the fine slot is known; four fine ones are a coarse one. */
+static __always_inline void observe(struct ht_hist *h, u64 ns, u32 slot)
+{
+	u64 u = ht_units(ns);
+
+	h->sum += u;
+	slot >>= 2;
+	asm volatile("" : "+r"(slot)); /* or the compiler bounds the unshifted one, and the verifier does not see it */
+	if (u <= 1ULL << HT_HIST_MIN)
+		h->zero++;
+	else if (slot < HT_SLOTS_COARSE)
+		h->slots[slot]++;
+}
+
+static __always_inline void observe_fine(struct ht_hist_fine *h, u64 ns, u32 slot)
+{
+	u64 u = ht_units(ns);
+
+	h->sum += u;
+	if (u <= 1ULL << HT_HIST_MIN)
+		h->zero++;
+	else if (slot < HT_SLOTS_FINE)
+		h->slots[slot]++;
+}
+
+static __always_inline void observe_cgroup(u64 id, u32 op, u64 ns, u32 slot, u32 bytes)
 {
 	struct io_cgroup *g = bpf_map_lookup_elem(&cgroups, &id);
 	u32 zero = 0;
@@ -296,10 +328,10 @@ static __always_inline void observe_cgroup(u64 id, u32 op, u64 ns, u32 bytes)
 			return;
 	}
 	if (op == HT_IO_READ) {
-		ht_observe(&g->total[0], ns);
+		observe(&g->total[0], ns, slot);
 		g->bytes[0] += bytes;
 	} else {
-		ht_observe(&g->total[1], ns);
+		observe(&g->total[1], ns, slot);
 		g->bytes[1] += bytes;
 	}
 }
@@ -339,7 +371,7 @@ static __always_inline void report(void *ctx, bool btf, struct request *rq, stru
 
 static __always_inline int on_complete(void *ctx, bool btf, struct request *rq, s32 error, u32 bytes)
 {
-	u32 left = HT_READ(btf, rq, __data_len), op = ht_io_op(HT_READ(btf, rq, cmd_flags)), class = ht_io_class(error);
+	u32 left = HT_READ(btf, rq, __data_len), op = ht_io_op(HT_READ(btf, rq, cmd_flags)), class = 0, slot;
 	u64 now, made, issued;
 	struct flight_set *set;
 	struct flight *f;
@@ -347,6 +379,8 @@ static __always_inline int on_complete(void *ctx, bool btf, struct request *rq, 
 
 	if (!left && op != HT_IO_FLUSH)
 		return 0; /* see ht_rq_counts() */
+	if (error)
+		class = blockio_class(error);
 	now = bpf_ktime_get_ns();
 	set = set_of(btf, rq);
 	f = set ? find(set, (u64)rq) : NULL;
@@ -361,22 +395,23 @@ static __always_inline int on_complete(void *ctx, bool btf, struct request *rq, 
 		s->errors[class & (HT_IO_CLASSES - 1)]++;
 	else if (s)
 		s->bytes += bytes;
-	if (class && ht_io_abnormal(class))
+	if (class && blockio_abnormal(class))
 		report(ctx, btf, rq, f, IO_ERROR, now, io_error_period_ns, io_error_burst, made, issued, class, bytes);
 	if (bytes < left)
 		return 0; /* the rest completes later */
 
 	if (made && now >= made) {
+		slot = ht_slot_flat(ht_units(now - made));
 		if (s)
-			ht_observe_fine(&s->total, now - made);
-		observe_cgroup(ht_rq_cgroup(btf, rq), op, now - made, class ? 0 : bytes);
+			observe_fine(&s->total, now - made, slot);
+		observe_cgroup(ht_rq_cgroup(btf, rq), op, now - made, slot, class ? 0 : bytes);
 		if (now - made >= stall_ns)
 			report(ctx, btf, rq, f, IO_STALL, now, io_stall_period_ns, io_stall_burst, made, issued, class, bytes);
 	}
 	if (s && issued && now >= issued) {
-		ht_observe_fine(&s->device, now - issued);
+		observe_fine(&s->device, now - issued, ht_slot_flat(ht_units(now - issued)));
 		if (made && issued >= made)
-			ht_observe(&s->queue, issued - made);
+			observe(&s->queue, issued - made, ht_slot_flat(ht_units(issued - made)));
 	}
 	if (f)
 		f->rq = 0;

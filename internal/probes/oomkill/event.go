@@ -26,12 +26,20 @@ type OOMKill struct {
 	UID          uint32            `json:"uid" help:"user of the victim"`
 	Trigger      signal.Party      `json:"trigger" help:"who asked for the memory that was not there, with its stack; it may be the victim itself, or have little to do with it"`
 	Memcg        *Memcg            `json:"memcg" help:"the cgroup that was out of memory; null when it was not a cgroup"`
+	Levels       []Level           `json:"levels" help:"memory cgroups from the victim's up to the root, when the kernel chose the victim"`
 	Host         map[string]uint64 `json:"host" unit:"bytes" help:"memory of the host, from /proc/meminfo, just after the kill"`
 	Processes    []Process         `json:"processes" help:"the largest processes, of the cgroup that was out of memory or of the host"`
 	Log          []string          `json:"log" help:"the kernel's own report, shortened, without registers"`
 	Missing      []string          `json:"missing" help:"parts of the snapshot that could not be taken, and why"`
+}
 
-	levels []level
+// Level is a memory cgroup at the moment of the choice.
+type Level struct {
+	Path       string `json:"path,omitempty"` // in the memory hierarchy; empty when it is gone
+	LimitBytes uint64 `json:"limit_bytes"`    // 0: none
+	UsageBytes uint64 `json:"usage_bytes"`
+
+	id uint64
 }
 
 // Memcg is the memory of a cgroup.
@@ -55,12 +63,6 @@ type Process struct {
 var killed = signal.EventOf[OOMKill]("oom_kill", signal.AreaMemory, signal.Critical,
 	"The OOM killer chose a process.")
 
-// level is a memory cgroup at the moment of the choice.
-type level struct {
-	id           uint64
-	usage, limit uint64 // bytes; limit 0: none
-}
-
 type decoder struct {
 	clock func(uint64) time.Time
 }
@@ -81,11 +83,11 @@ func (d *decoder) decode(raw []byte) (*signal.Record, error) {
 		},
 	}
 	for i := range w.Levels[:min(int(w.Nlevels), len(w.Levels))] {
-		l := level{id: w.Levels[i].Id, usage: w.Levels[i].Usage * page, limit: w.Levels[i].Limit * page}
+		l := Level{id: w.Levels[i].Id, UsageBytes: w.Levels[i].Usage * page, LimitBytes: w.Levels[i].Limit * page}
 		if w.Levels[i].Limit >= noLimit/page {
-			l.limit = 0
+			l.LimitBytes = 0
 		}
-		b.levels = append(b.levels, l)
+		b.Levels = append(b.Levels, l)
 	}
 	r := &signal.Record{
 		Schema: killed, Time: d.clock(w.Ts), Suppressed: w.Suppressed, CgroupID: w.Cgroup,
@@ -106,14 +108,14 @@ const noLimit = 1 << 62
 // guess finds the cgroup that is out of memory by what the program saw: the
 // first on the way up that is at its limit. The kernel gave up because a charge
 // did not fit, so usage is within a batch of the limit.
-func (b *OOMKill) guess() (level, bool) {
+func (b *OOMKill) guess() (Level, bool) {
 	const batch = 1 << 20 // 64 pages a charge, and what other CPUs freed meanwhile
-	for _, l := range b.levels {
-		if l.limit != 0 && l.usage+batch >= l.limit {
+	for _, l := range b.Levels {
+		if l.LimitBytes != 0 && l.UsageBytes+batch >= l.LimitBytes {
 			return l, true
 		}
 	}
-	return level{}, false
+	return Level{}, false
 }
 
 func (b *OOMKill) title(p signal.Process) string {

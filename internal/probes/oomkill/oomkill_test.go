@@ -61,7 +61,7 @@ func TestDecode(t *testing.T) {
 	}
 	r, _ := newDecoder().decode(bytesOf(sample()))
 	b := r.Body.(*OOMKill)
-	if l, ok := b.guess(); !ok || l.id != 6 || l.limit != 25_600*uint64(os.Getpagesize()) {
+	if l, ok := b.guess(); !ok || l.id != 6 || l.LimitBytes != 25_600*uint64(os.Getpagesize()) {
 		t.Errorf("at its limit: %+v", l)
 	}
 	if len(r.Parties) != 1 || r.Parties[0].CgroupID != 43 || len(r.Parties[0].KernelIPs) != 2 {
@@ -190,6 +190,42 @@ func BenchmarkDecode(b *testing.B) {
 		if _, err := d.decode(raw); err != nil {
 			b.Fatal(err)
 		}
+	}
+}
+
+// TestLate asks /proc for a victim of which the kernel told a thread only.
+func TestLate(t *testing.T) {
+	root := fakeHost(t, false)
+	for name, text := range map[string]string{
+		"proc/1234/stat":   "1234 (java) S 1 1 1 0 -1 4194304 0 0 0 0 0 0 0 0 20 0 1 0 100 0 0",
+		"proc/1234/status": "Name:\tjava\nTgid:\t1233\nPid:\t1234\n",
+		"proc/1234/cgroup": "0::/pod/inner\n",
+		"proc/1233/cgroup": "0::/pod/inner\n",
+	} {
+		path := filepath.Join(root, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	layout, err := cgroup.Detect(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := newDecoder().decode(bytesOf(&bpfOomWire{Pid: 1234}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &snapshotter{root: root, layout: layout, cfg: Spec().Config.(Config)}
+	s.late(r)
+	want, err := cgroup.ID(filepath.Join(root, "sys/fs/cgroup/pod/inner"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Process.PID != 1233 || r.Process.Comm != "java" || r.CgroupID != want {
+		t.Errorf("%+v in %d, want java 1233 in %d", r.Process, r.CgroupID, want)
 	}
 }
 

@@ -65,8 +65,13 @@ func (s *snapshotter) late(r *signal.Record) {
 		return
 	}
 	p := procfs.New(s.root)
-	if st, err := p.Stat(r.Process.PID); err == nil {
+	if st, err := p.Stat(r.Process.TID); err == nil {
 		r.Process.Comm = st.Comm
+	}
+	if data, err := os.ReadFile(filepath.Join(s.root, "proc", strconv.Itoa(int(r.Process.TID)), "status")); err == nil {
+		if n := parseStat(data, map[string]string{"Tgid": "tgid"})["tgid"]; n > 0 {
+			r.Process.PID = uint32(n)
+		}
 	}
 	if s.layout == nil {
 		return
@@ -124,29 +129,32 @@ func (s *snapshotter) explain(r *signal.Record, b *OOMKill, rep *report) {
 // memcg describes the cgroup that is out of memory, whose path the report
 // gives; without a report it is the one that was at its limit.
 func (s *snapshotter) memcg(b *OOMKill, path string) {
-	if b.Constraint != "memcg" || s.layout == nil {
+	if s.layout == nil {
+		return
+	}
+	for i := range b.Levels {
+		if p, err := s.layout.PathByID("memory", b.Levels[i].id); err == nil {
+			b.Levels[i].Path = p
+		}
+	}
+	if b.Constraint != "memcg" {
 		return
 	}
 	at, found := b.guess()
 	if path == "" {
-		if !found {
-			return
-		}
-		p, err := s.layout.PathByID("memory", at.id)
-		if err != nil {
-			b.miss("memcg", err)
-			return
-		}
-		path = p
-	} else if id, err := cgroup.ID(s.dir(path)); err == nil {
-		i := slices.IndexFunc(b.levels, func(l level) bool { return l.id == id })
-		if found = i >= 0; found {
-			at = b.levels[i]
-		}
+		path = at.Path
+	} else if i := slices.IndexFunc(b.Levels, func(l Level) bool { return l.Path == path }); i >= 0 {
+		at, found = b.Levels[i], true
+	} else {
+		found = false
+	}
+	if path == "" {
+		b.miss("memcg", errors.New("its path is not known"))
+		return
 	}
 	m := &Memcg{Path: path, Stat: map[string]uint64{}}
 	if found {
-		m.LimitBytes, m.UsageBytes = at.limit, at.usage
+		m.LimitBytes, m.UsageBytes = at.LimitBytes, at.UsageBytes
 	}
 	s.files(b, m)
 	b.Memcg = m

@@ -75,7 +75,7 @@ function Actions({ d, schema }: { d: Document; schema: Schema | undefined }): JS
   return (
     <div class="actions">
       <a class="btn small" href={link(["metrics"], { area: schema?.area })}><Icon name="metrics" />{t("event.metrics")}</a>
-      {d.container?.name !== undefined && <a class="btn small" href={link(["metrics"], { scope: "workload", namespace: d.container.namespace, pod: d.container.pod, container: d.container.name })}><Icon name="metrics" />{t("event.workmetrics")}</a>}
+      {(d.container?.name ?? d.container?.unit) !== undefined && <a class="btn small" href={link(["metrics"], { scope: "workload", namespace: d.container?.namespace, pod: d.container?.pod, container: d.container?.name, unit: d.container?.unit })}><Icon name="metrics" />{t("event.workmetrics")}</a>}
       {d.process !== undefined && <a class="btn small" href={link(["events"], { pid: String(d.process.pid) })}><Icon name="events" />{t("event.samepid")}</a>}
       {schema?.probe !== undefined && schema.probe !== "" && <a class="btn small" href={href(["system", "probe", schema.probe])}><Icon name="system" />{t("event.probe")}</a>}
     </div>

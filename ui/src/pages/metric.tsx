@@ -45,6 +45,7 @@ function Known({ s, query }: { s: Schema; query: URLSearchParams }): JSX.Element
         </div>
         {s.type !== "histogram" && labels.length > 0 && <By labels={labels} by={by} />}
         <Plot schema={s} loaded={loaded} height={320} markers={markers} />
+        {query.has("compare") && loaded.data !== null && loaded.data.chart.past?.some((i) => i >= 0) !== true && <p class="hint">{t("metric.compare.empty")}</p>}
         <div class="query"><code>{loaded.query}</code><Copy text={loaded.query} /></div>
       </section>
       {loaded.data !== null && loaded.data.labels.length > 0 && <Values s={s} answer={loaded.data} by={by ?? labels} />}

@@ -34,8 +34,9 @@ export function OverviewPage(): JSX.Element {
 }
 
 function NodeLine({ node }: { node: Node }): JSX.Element {
-  const { t } = useApp();
-  const up = Date.parse(node.now) / 1000 - Date.parse(node.boot_time) / 1000;
+  const { t, range } = useApp();
+  const now = range.last !== null ? range.to : Date.parse(node.now) / 1000;
+  const up = now - Date.parse(node.boot_time) / 1000;
   return (
     <div class="nodeline">
       <Pairs rows={[

@@ -126,7 +126,7 @@ function About(): JSX.Element {
     <Card title={t("about.title")}>
       <div class="cols">
         <Pairs rows={[[t("node.host"), node.hostname], [t("node.kernel"), `${node.kernel} ${node.arch}`], ["BTF", node.btf], ["cgroup", node.cgroup_mode], [t("about.interval"), format(node.store_interval_seconds, "seconds")]]} />
-        <Pairs rows={[[t("about.version"), `${node.version} ${node.commit ? `(${node.commit.slice(0, 12)})` : ""}`], ["Go", node.go_version], [t("about.listen"), node.listen], [t("about.started"), <Time at={node.started} full />]]} />
+        <Pairs rows={[[t("about.version"), `${node.version} ${node.commit ? `(${node.commit.slice(0, 12)})` : ""}`], ["Go", node.go_version], [t("about.listen"), node.listen], [t("about.started"), <Time at={node.started} full />], [t("about.licenses"), <a href="licenses.txt">preact, uPlot</a>]]} />
       </div>
     </Card>
   );

@@ -66,7 +66,7 @@ export function failureText(e: ApiError): [Key, Key] {
     case e.status === 403: return ["err.403", "err.403.do"];
     case e.status === 404: return ["err.404", "err.404.do"];
     case e.status === 422 || e.status === 400: return ["err.400", "err.400.do"];
-    case e.status === 503 || e.status === 504: return ["err.503", "err.503.do"];
+    case e.status >= 502 && e.status <= 504: return ["err.503", "err.503.do"];
     default: return ["err.other", "err.other.do"];
   }
 }

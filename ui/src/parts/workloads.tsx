@@ -5,6 +5,7 @@ import type { JSX } from "preact";
 import { api } from "../api";
 import type { Key } from "../i18n";
 import { number, WORKLOAD, workloadOf, type Labels } from "../prom";
+import { rateWindow, stepOf } from "../range";
 import { href } from "../router";
 import { useApp, useLoad, type App, type Loaded } from "../state";
 import { format } from "../units";
@@ -14,28 +15,39 @@ import { Bar, Card, Notice, Show } from "./ui";
 /** Rows of each table. */
 const ROWS = 8;
 
+/** Windows of a query, as PromQL durations. */
+interface Windows {
+  span: string;
+  rate: string;
+  step: string;
+}
+
 interface Column {
   key: Key;
   metric: string;
-  query: (span: string) => string;
+  query: (w: Windows) => string;
   unit: string;
   rate?: boolean;
 }
 
 const by = `sum by (${WORKLOAD.join(", ")})`;
 
-const col = (key: Key, metric: string, unit: string, query: (s: string) => string): Column => ({ key, metric, unit, query });
+/** The average over the part of the range in which the workload existed: rate() over all of it would make a container that started a minute ago look idle. */
+const average = (selector: string) => (w: Windows) => `avg_over_time(${by} (rate(${selector}[${w.rate}]))[${w.span}:${w.step}])`;
+
+const col = (key: Key, metric: string, unit: string, query: (w: Windows) => string): Column => ({ key, metric, unit, query });
 
 /** Columns of both tables; the first of each is the one that it is sorted by. */
 const BUSY: Column[] = [
-  col("work.cpu", "huatuo_container_cpu_seconds_total", "", (s) => `${by} (rate(huatuo_container_cpu_seconds_total[${s}]))`),
+  col("work.cpu", "huatuo_container_cpu_seconds_total", "", average("huatuo_container_cpu_seconds_total")),
   col("work.memory", "huatuo_container_memory_working_set_bytes", "bytes", () => `${by} (huatuo_container_memory_working_set_bytes)`),
-  { ...col("work.io", "huatuo_container_io_bytes_total", "bytes", (s) => `${by} (rate(huatuo_container_io_bytes_total[${s}]))`), rate: true },
+  { ...col("work.io", "huatuo_container_io_bytes_total", "bytes", average("huatuo_container_io_bytes_total")), rate: true },
 ];
 const DELAYED: Column[] = [
-  col("work.wait", "huatuo_container_runqueue_wait_seconds", "seconds", (s) => `histogram_quantile(0.99, ${by} (rate(huatuo_container_runqueue_wait_seconds[${s}])))`),
-  col("work.psi", "huatuo_container_pressure_stall_seconds_total", "ratio", (s) => `${by} (rate(huatuo_container_pressure_stall_seconds_total{resource="cpu",kind="some"}[${s}]))`),
-  col("work.throttled", "huatuo_container_cpu_throttled_seconds_total", "ratio", (s) => `${by} (rate(huatuo_container_cpu_throttled_seconds_total[${s}]))`),
+  col("work.wait", "huatuo_container_runqueue_wait_seconds", "seconds", (w) => `histogram_quantile(0.99, ${by} (rate(huatuo_container_runqueue_wait_seconds[${w.span}])))`),
+  col("work.psi", "huatuo_container_pressure_stall_seconds_total", "ratio", average('huatuo_container_pressure_stall_seconds_total{resource="cpu",kind="some"}')),
+  // Summed over the CPUs that stood still, so it may exceed one second per second: not a share.
+  { ...col("work.throttled", "huatuo_container_cpu_throttled_seconds_total", "seconds", average("huatuo_container_cpu_throttled_seconds_total")), rate: true },
 ];
 
 interface Row {
@@ -44,8 +56,11 @@ interface Row {
 }
 
 async function load(cols: Column[], app: App, s: AbortSignal): Promise<Row[]> {
-  const span = `${Math.max(Math.ceil(app.range.to - app.range.from), 4 * (app.node.store_interval_seconds || 5))}s`;
-  const results = await Promise.all(cols.map((c) => api.query(c.query(span), app.range.to, s)));
+  const interval = app.node.store_interval_seconds || 5;
+  const step = stepOf(app.range, interval, 60);
+  const window = rateWindow(step, interval);
+  const w = { span: `${Math.max(Math.ceil(app.range.to - app.range.from), window)}s`, rate: `${window}s`, step: `${step}s` };
+  const results = await Promise.all(cols.map((c) => api.query(c.query(w), app.range.to, s)));
   const rows = new Map<string, Row>();
   results.forEach((series, i) => {
     for (const { metric, value } of series) {
