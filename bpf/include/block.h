@@ -102,8 +102,6 @@ static __always_inline u32 ht_rq_dev(bool btf, struct request *rq)
 		bpf_core_read(&disk, sizeof(disk), &o->rq_disk);
 		btf = false; /* not a pointer that the verifier trusts */
 	}
-	if (!disk)
-		return 0;
 	return HT_READ(btf, disk, major) << 20 | HT_READ(btf, disk, first_minor);
 }
 
@@ -122,12 +120,9 @@ static __always_inline u64 ht_rq_cgroup(bool btf, struct request *rq)
 
 	if (!bpf_core_field_exists(struct bio, bi_blkg))
 		return 0;
+	/* Any of them may be NULL: to read of that gives 0. */
 	bio = HT_READ(btf, rq, bio);
-	if (!bio)
-		return 0;
 	blkg = HT_READ(btf, bio, bi_blkg);
-	if (!blkg)
-		return 0;
 	blkcg = HT_READ(btf, blkg, blkcg);
 	cg = HT_READ(btf, blkcg, css.cgroup);
 	kn = HT_READ(btf, cg, kn);

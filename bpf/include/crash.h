@@ -113,12 +113,19 @@ static __always_inline void ht_find_place(struct ht_place *to, u64 addr)
 {
 	struct ht_vma_args a = { .addr = addr };
 	struct dentry *d;
+	struct path *path;
+	struct qstr *name;
 
 	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_find_vma))
 		return;
 	if (bpf_find_vma(bpf_get_current_task_btf(), addr, ht_vma_found, &a, 0) || !a.file)
 		return;
 	to->offset = a.offset;
-	d = BPF_CORE_READ(a.file, f_path.dentry);
-	bpf_probe_read_kernel_str(to->file, sizeof(to->file), BPF_CORE_READ(d, d_name.name));
+	/* In steps: f_path (6.18) and d_name (7.0) became const members of unions, which cilium/ebpf does not look through. */
+	path = &a.file->f_path;
+	barrier_var(path);
+	d = BPF_CORE_READ(path, dentry);
+	name = &d->d_name;
+	barrier_var(name);
+	bpf_probe_read_kernel_str(to->file, sizeof(to->file), BPF_CORE_READ(name, name));
 }

@@ -84,7 +84,7 @@ static __always_inline u32 ht_slot_fine(u64 u)
  * ht_slot_flat() is ht_slot_fine() without a branch. The verifier follows each
  * branch: where a program observes several times their number multiplies.
  */
-static __always_inline u32 ht_slot_flat(u64 u)
+static __always_inline u64 ht_slot_flat(u64 u)
 {
 	u64 v = u - 1, l, m;
 
@@ -99,9 +99,25 @@ static __always_inline u32 ht_slot_flat(u64 u)
 	v = (v & 0x3333333333333333ULL) + ((v >> 2) & 0x3333333333333333ULL);
 	v = (v + (v >> 4)) & 0x0f0f0f0f0f0f0f0fULL;
 	l = ((v * 0x0101010101010101ULL) >> 56) - 1;
-	/* the highest 17 bits, as in ht_slot_fine(); the sign of a difference is a comparison */
-	m = (u - 1) << (63 - l) >> 47;
+	/* as in ht_slot_fine(), and right below 2^48, beyond all slots; the sign of a difference is a comparison */
+	m = (u << 16) >> l;
 	return 4 * (l - HT_HIST_MIN) + ((77935 - m) >> 63) + ((92681 - m) >> 63) + ((110217 - m) >> 63);
+}
+
+/*
+ * ht_add_flat - count an observation of @u units in slot @slot of a histogram of
+ * @words u64: zero, sum, and the slots. One branch, whatever u is.
+ */
+static __always_inline void ht_add_flat(u64 *h, u64 words, u64 u, u64 slot)
+{
+	u64 i = (2 + slot) * (((1ULL << HT_HIST_MIN) - u) >> 63); /* 0: zero */
+	s64 over = i - (words - 1);
+
+	h[1] += u;
+	i -= over & ~(over >> 63); /* what is too long counts in the last slot */
+	asm volatile("" : "+r"(i)); /* what is compared is what is used, or the verifier does not see the bound */
+	if (i < words)
+		h[i]++;
 }
 
 /* h is per CPU, so plain additions do. */

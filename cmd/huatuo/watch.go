@@ -47,7 +47,8 @@ Without a name all events are printed. The kinds are: ` + strings.Join(eventKind
 		Example: `  sudo huatuo watch sched_stall
   sudo huatuo watch packet_drop --container 3f2a91 -o json
   sudo huatuo watch --pid 4242 --stacks
-  sudo huatuo watch oom_kill --count 1     end after the first`,
+  sudo huatuo watch oom_kill --count 1     end after the first
+  sudo huatuo watch process_exec           each program that starts to run`,
 		ValidArgs: eventKinds(),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if output != "text" && output != "json" {
@@ -85,7 +86,23 @@ func eventKinds() []string {
 	return out
 }
 
+// optIn returns the option that turns on an event which is off by default, ""
+// for all others: who names an event wants it.
+func optIn(kind string) string {
+	if kind == "process_exec" {
+		return "probes.process.exec=true"
+	}
+	return ""
+}
+
 func (c *cli) watch(cmd *cobra.Command, w *watcher) error {
+	for _, k := range w.kinds {
+		if o := optIn(k); o != "" {
+			if err := cmd.Flags().Set("set", o); err != nil {
+				return err
+			}
+		}
+	}
 	cfg, err := c.load(cmd.Flags())
 	if err != nil {
 		return err

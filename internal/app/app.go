@@ -27,6 +27,11 @@ const (
 	bpfCostFor   = time.Second
 )
 
+// storeLinger is how long an event waits for others to share its transaction:
+// a transaction of one event costs as much as one of twenty. The store promises
+// a second.
+const storeLinger = 200 * time.Millisecond
+
 // App is the agent.
 type App struct {
 	cfg     atomic.Pointer[config.Config]
@@ -71,7 +76,7 @@ func New(o Options) (*App, error) {
 	}
 	a.engine = e
 	if a.store != nil {
-		e.AddSink("store", sinkFunc(a.store.AppendEvents))
+		e.pipe.AddBatched("store", sinkFunc(a.store.AppendEvents), storeLinger)
 		e.pipe.IDsAfter(a.store.NewestEventID(context.Background()))
 	}
 	e.AddSink("stream", a.hub)

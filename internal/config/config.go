@@ -38,14 +38,15 @@ const maxFile = 1 << 20
 
 // Config is the configuration in force. Make one with Default or Load.
 type Config struct {
-	Listen string `yaml:"listen" flag:"listen" check:"address" help:"Address of the console, the API and /metrics. Any other than a loopback address needs credentials (web)."`
-	Log    Log    `yaml:"log" help:"What the agent writes to standard error."`
-	Host   Host   `yaml:"host" help:"How this machine is named, and where its files are."`
-	Kernel Kernel `yaml:"kernel" help:"How BPF programs are brought into the kernel."`
-	Store  Store  `yaml:"store" help:"The embedded store: metric history and events."`
-	Web    Web    `yaml:"web" help:"Who may use the console and the API."`
-	Enrich Enrich `yaml:"enrich" help:"What is added to an event about its process and container."`
-	Pipe   Pipe   `yaml:"pipe" help:"The way of an event from its probe to the store and the other sinks."`
+	Listen     string     `yaml:"listen" flag:"listen" check:"address" help:"Address of the console, the API and /metrics. Any other than a loopback address needs credentials (web)."`
+	Log        Log        `yaml:"log" help:"What the agent writes to standard error."`
+	Host       Host       `yaml:"host" help:"How this machine is named, and where its files are."`
+	Kernel     Kernel     `yaml:"kernel" help:"How BPF programs are brought into the kernel."`
+	Store      Store      `yaml:"store" help:"The embedded store: metric history and events."`
+	Web        Web        `yaml:"web" help:"Who may use the console and the API."`
+	Enrich     Enrich     `yaml:"enrich" help:"What is added to an event about its process and container."`
+	Containers Containers `yaml:"containers" help:"Where the names of containers and pods come from. Without any of it they go by what their cgroup path tells."`
+	Pipe       Pipe       `yaml:"pipe" help:"The way of an event from its probe to the store and the other sinks."`
 
 	// Warnings tells what was ignored, for the log.
 	Warnings []string `yaml:"-"`
@@ -110,6 +111,32 @@ type Enrich struct {
 	RedactPatterns []string `yaml:"redact_patterns" check:"regexp" help:"Further regular expressions (RE2) of secrets in command lines, tried on one argument at a time: their groups are replaced, or the whole match when they have none."`
 }
 
+// Containers configures who is asked for the names of containers.
+type Containers struct {
+	Sources      []string      `yaml:"sources" enum:"docker,cri,podman,podman-store,kubelet" help:"Who is asked, where it is present; [] asks nobody."`
+	Interval     time.Duration `yaml:"interval" min:"1s" max:"1h" help:"How often all containers are listed, beside the events in between."`
+	DockerHost   string        `yaml:"docker_host" help:"Docker, as unix:///path or tcp://host:port; empty: its usual sockets."`
+	CRIEndpoints []string      `yaml:"cri_endpoints" help:"Sockets of runtimes that speak CRI, as unix:///path; empty: the usual ones of containerd, CRI-O, k3s and cri-dockerd."`
+	PodmanSocket string        `yaml:"podman_socket" help:"Podman's service, as unix:///path; empty: its usual socket. It is asked only about a container that podman's files do not tell of."`
+	PodmanStores []string      `yaml:"podman_stores" help:"Directories of podman's storage and of its state, * standing for any name; empty: the usual ones of root and of users."`
+	EventLabels  []string      `yaml:"event_labels" help:"Labels of containers and pods that events carry, * standing for any characters."`
+	// Annotations hold whole configurations, so none is carried unless asked for.
+	EventAnnotations  []string `yaml:"event_annotations" help:"Annotations that events carry, * standing for any characters."`
+	MetricLabels      []string `yaml:"metric_labels" help:"Labels of containers and pods that huatuo_container_info carries, as label_<name>."`
+	MetricAnnotations []string `yaml:"metric_annotations" help:"Annotations that huatuo_container_info carries, as annotation_<name>."`
+	Kubelet           Kubelet  `yaml:"kubelet" help:"The kubelet, which knows pods where the runtime cannot be reached."`
+}
+
+// Kubelet configures how the kubelet is asked.
+type Kubelet struct {
+	URL       string `yaml:"url" help:"Where it answers, https://host:10250 (the secure port) or http://host:10255 (the read-only port); empty: on this machine, when there are pods."`
+	TokenFile string `yaml:"token_file" help:"File with a bearer token, that of a service account; empty: the one that is mounted into the agent's own pod, if it runs in one."`
+	CertFile  string `yaml:"cert_file" help:"File with a client certificate."`
+	KeyFile   string `yaml:"key_file" help:"File with the key of the client certificate; empty: it is in cert_file."`
+	CAFile    string `yaml:"ca_file" help:"File with the certificates that the kubelet's is checked against; empty: the system's."`
+	Insecure  bool   `yaml:"insecure" help:"Do not check the kubelet's certificate, which it signs itself by default."`
+}
+
 // Pipe configures the queues.
 type Pipe struct {
 	Queue int `yaml:"queue" min:"16" max:"1048576" help:"Events that may wait for one sink; beyond it the oldest are dropped and counted."`
@@ -144,6 +171,11 @@ func Default(specs []probe.Spec) *Config {
 			Events:  Events{Retention: 30 * day, MaxSize: 1 << 30},
 		},
 		Enrich: Enrich{Redact: true},
+		Containers: Containers{
+			Sources:     []string{"docker", "cri", "podman", "podman-store", "kubelet"},
+			Interval:    30 * time.Second,
+			EventLabels: []string{"*"},
+		},
 		Pipe:   Pipe{Queue: 4096},
 		origin: map[string]string{},
 	}

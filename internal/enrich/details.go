@@ -5,6 +5,8 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
+
+	"huatuo/internal/signal"
 )
 
 const (
@@ -107,6 +109,15 @@ func (e *Enricher) readDetails(k key) {
 	}
 	line := clean(e.opts.Redact.Cmdline(args), maxCmdline)
 	e.update(k, func(p *proc) { p.cmdline, p.noCmdline = line, line == "" })
+}
+
+// takeArgs makes the command line of what the kernel told of it: a process that
+// lives for a millisecond has one too.
+func (e *Enricher) takeArgs(r *signal.Record) {
+	if len(r.Args) > 0 && e.opts.Redact != nil {
+		fill(&r.Process.Cmdline, clean(e.opts.Redact.Cmdline(r.Args), maxCmdline))
+	}
+	r.Args = nil
 }
 
 // clean makes s valid UTF-8 of at most limit bytes.

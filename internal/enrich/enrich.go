@@ -25,16 +25,23 @@ import (
 	"huatuo/internal/signal"
 )
 
-// Name is what a runtime or the kubelet calls a container.
+// Name is what a runtime or the kubelet calls a container. The maps are not
+// written to after they were given.
 type Name struct {
-	Namespace, Pod, Name string
-	Labels               map[string]string // not written to after it was given
+	Namespace, Pod, PodUID, Name string
+	Image, Runtime, QoS          string
+	Labels, Annotations          map[string]string
 }
 
-// Names knows the names of containers. Container must not block, nor call the
-// Enricher: it answers from what it has, and is asked again for what it has not.
+// Names knows the names of containers. Its methods must not block, nor call the
+// Enricher: they answer from what is there, and are asked again for what is not.
 type Names interface {
 	Container(id string) (Name, bool)
+	// Pod returns the name of a pod by the uid that its cgroup path has.
+	Pod(uid string) (Name, bool)
+	// Pending returns a channel that is closed when the question for a
+	// container that is being asked now has its answer; nil when none is.
+	Pending(id string) <-chan struct{}
 }
 
 // Options say what an Enricher works with.
@@ -98,7 +105,7 @@ func New(o Options) *Enricher {
 		procs:      newProcesses(o.MaxProcesses),
 		slow:       newDetails(),
 		budget:     &bucket{rate: readRate, burst: readBurst, tokens: readBurst},
-		work:       newWorkloads(o.Index, o.Names, o.MaxWorkloads),
+		work:       newWorkloads(o.Index, o.Names, o.MaxWorkloads, o.Now),
 		seen:       make(chan uint32, 1024),
 		unresolved: make(map[string]uint64),
 	}
@@ -106,6 +113,7 @@ func New(o Options) *Enricher {
 
 // Record fills r.Process and r.Container. What the probe has filled stays.
 func (e *Enricher) Record(r *signal.Record) {
+	e.takeArgs(r)
 	var p proc
 	var known bool
 	if r.Process.PID != 0 {
@@ -158,9 +166,11 @@ func (e *Enricher) lack(r *signal.Record, what string) {
 // container's nor a unit's has its path there.
 //
 // At most Options.MaxWorkloads living workloads have labels of their own; one
-// that comes later has container="other" for all its life.
+// that comes later has container="other" for all its life. So has a container
+// that was never asked for while it lived, and one younger than a minute when
+// more than Options.MaxWorkloads have come within two hours.
 func (e *Enricher) Labels(cgroupID uint64) (namespace, pod, container, unit string, known bool) {
-	w := e.work.get(cgroupID)
+	w := e.work.labelled(cgroupID)
 	if w == nil {
 		return "", "", "", "", false
 	}

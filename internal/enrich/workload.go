@@ -1,7 +1,9 @@
 package enrich
 
 import (
+	"maps"
 	"sync"
+	"time"
 
 	"huatuo/internal/kern/cgroup"
 	"huatuo/internal/signal"
@@ -10,9 +12,24 @@ import (
 // other is the container label of all workloads that came after the cap.
 const other = "other"
 
-// shortID is how many digits of an id stand for an unknown name, as in
-// docker ps.
-const shortID = 12
+const (
+	// shortID is how many digits of an id stand for an unknown name, as in
+	// docker ps.
+	shortID = 12
+	// namePatience is how long after a container was first heard of records
+	// wait for its name. It is asked for when its group is made, and a runtime
+	// answers within 10 ms; what has not come by then is not waited for.
+	namePatience = 50 * time.Millisecond
+	// maxVain is after how many names waited for in vain none is any more,
+	// until one has come: the runtime hangs.
+	maxVain = 3
+	// settled is the age of a workload that has labels of its own even when
+	// many have come in a short time.
+	settled = time.Minute
+	// headTime is how long the store holds series in memory. In that time as
+	// many new sets of labels may come as the cap allows at a time.
+	headTime = 2 * time.Hour
+)
 
 // labels are the values of signal.WorkloadLabels.
 type labels struct {
@@ -23,11 +40,14 @@ type labels struct {
 // the map: a change makes a new one.
 type workload struct {
 	container signal.Container
-	labels    labels
+	own       labels // what it is called
+	labels    labels // what its series are called, once judged: own, or other
 	path      string
-	named     bool   // Names knew it, or will not be asked
-	slot      labels // what it holds of the cap; labels is other when it has none
-	holds     bool
+	identity  cgroup.Identity
+	seen      time.Time
+	named     bool // Names knew it, or has nothing to tell
+	judged    bool
+	holds     bool // counts in admitted[labels]
 	gone      bool
 }
 
@@ -36,50 +56,188 @@ type workloads struct {
 	index *cgroup.Index
 	names Names
 	max   int
+	now   func() time.Time
 
 	mu   sync.RWMutex
 	byID map[uint64]*workload
 	// admitted counts, for each set of labels in use, the living groups that
 	// have it: those of a container share one.
 	admitted map[labels]int
-	gen      uint64 // of the index, when it was last followed
+	recent   map[labels]time.Time // given out within headTime, by when last
+	fresh    bucket               // new sets of labels that may be given out
+	vain     int                  // names waited for in vain since one came
+	gen      uint64               // of the index, when it was last followed
 }
 
-func newWorkloads(index *cgroup.Index, names Names, limit int) *workloads {
+func newWorkloads(index *cgroup.Index, names Names, limit int, now func() time.Time) *workloads {
+	burst := 2 * float64(limit) // those that are there at the start, and as many to come
 	return &workloads{
-		index: index, names: names, max: limit,
-		byID: make(map[uint64]*workload), admitted: make(map[labels]int),
+		index: index, names: names, max: limit, now: now,
+		byID: make(map[uint64]*workload), admitted: make(map[labels]int), recent: make(map[labels]time.Time),
+		fresh: bucket{rate: float64(limit) / headTime.Seconds(), burst: burst, tokens: burst},
 	}
 }
 
-// get returns the workload of a group, nil when the group is not known.
+// get returns the workload of a group, nil when the group is not known. It
+// waits for the name of a new container, for namePatience at most.
 func (ws *workloads) get(id uint64) *workload {
 	ws.mu.RLock()
 	w := ws.byID[id]
 	ws.mu.RUnlock()
-	if w != nil || ws.index == nil || id == 0 {
-		return w
-	}
-	e, ok := ws.index.Lookup(id)
-	if !ok {
+	if ws.index == nil || id == 0 {
 		return nil
 	}
-	made := ws.make(e)
-	ws.mu.Lock()
-	defer ws.mu.Unlock()
-	if w := ws.byID[id]; w != nil {
+	if w == nil {
+		e, ok := ws.index.Lookup(id)
+		if !ok {
+			return nil
+		}
+		made := ws.make(e)
+		ws.mu.Lock()
+		if w = ws.byID[id]; w == nil {
+			w = made
+			ws.byID[id] = w
+		}
+		ws.mu.Unlock()
+	}
+	if w.named {
 		return w
 	}
-	w = ws.admit(made)
-	ws.byID[id] = w
-	return w
+	ws.wait(w)
+	return ws.rename(id, w)
+}
+
+// wait waits for the name of a container that is being asked for.
+func (ws *workloads) wait(w *workload) {
+	left := namePatience - ws.now().Sub(w.seen)
+	if left <= 0 || w.identity.Kind != cgroup.Container {
+		return
+	}
+	done := ws.names.Pending(w.identity.ID)
+	if done == nil {
+		return
+	}
+	ws.mu.RLock()
+	hopeless := ws.vain >= maxVain
+	ws.mu.RUnlock()
+	if hopeless {
+		return
+	}
+	t := time.NewTimer(min(left, namePatience))
+	defer t.Stop()
+	select {
+	case <-done:
+	case <-t.C:
+		ws.mu.Lock()
+		ws.vain++
+		ws.mu.Unlock()
+	}
+}
+
+// rename gives w the name that Names has learnt meanwhile, and returns what
+// stands in its place.
+func (ws *workloads) rename(id uint64, w *workload) *workload {
+	c, own, named := ws.identify(w.path, w.identity)
+	if !named && own == w.own {
+		return w
+	}
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	cur := ws.byID[id]
+	if cur == nil || cur.named {
+		return or(cur, w)
+	}
+	n := *cur
+	n.container, n.own, n.named = c, own, named
+	n.container.Gone = cur.gone
+	if named {
+		ws.vain = 0
+	}
+	if cur.judged && cur.labels == cur.own { // one that is other stays it; its events have the name
+		ws.release(cur)
+		ws.grant(&n)
+	}
+	ws.byID[id] = &n
+	return &n
+}
+
+func or(a, b *workload) *workload {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+// labelled is get, with the labels judged.
+func (ws *workloads) labelled(id uint64) *workload {
+	w := ws.get(id)
+	if w == nil || w.judged {
+		return w
+	}
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	if cur := ws.byID[id]; cur != nil {
+		w = cur
+	}
+	if w.judged {
+		return w
+	}
+	n := *w
+	ws.judge(&n)
+	ws.byID[id] = &n
+	return &n
+}
+
+// judge decides about the labels of w's series. Called with mu held.
+func (ws *workloads) judge(w *workload) {
+	now := ws.now()
+	w.judged, w.labels = true, w.own
+	if w.path == "/" {
+		return // the host itself is beside the cap
+	}
+	_, living := ws.admitted[w.own]
+	_, known := ws.recent[w.own]
+	switch {
+	case living || known && len(ws.admitted) < ws.max:
+	case len(ws.admitted) >= ws.max:
+		w.labels = labels{container: other}
+	case w.gone && w.identity.Kind == cgroup.Container:
+		// A series that begins after the end of what it is about never
+		// changes, and so shows in no rate. In other it does.
+		w.labels = labels{container: other}
+	case now.Sub(w.seen) < settled && !ws.fresh.take(now, false):
+		w.labels, w.judged = labels{container: other}, w.gone // a living one gets another chance
+	}
+	if w.labels == w.own {
+		ws.grant(w)
+	}
+}
+
+// grant gives w its own labels. Called with mu held.
+func (ws *workloads) grant(w *workload) {
+	w.labels, w.holds = w.own, !w.gone
+	ws.recent[w.own] = ws.now()
+	if w.holds {
+		ws.admitted[w.own]++
+	}
+}
+
+// release gives back what w holds of the cap. Called with mu held.
+func (ws *workloads) release(w *workload) {
+	if !w.holds {
+		return
+	}
+	ws.recent[w.labels] = ws.now()
+	if ws.admitted[w.labels]--; ws.admitted[w.labels] <= 0 {
+		delete(ws.admitted, w.labels)
+	}
 }
 
 // describe returns the container of a path that a process has, where the id of
 // the group is not known.
 func (ws *workloads) describe(path string) signal.Container {
 	path = cgroup.Clean(path)
-	c, _, _ := ws.identity(path, cgroup.Identify(path))
+	c, _, _ := ws.identify(path, cgroup.Identify(path))
 	return c
 }
 
@@ -90,70 +248,10 @@ func isContainer(path string) bool {
 }
 
 func (ws *workloads) make(e cgroup.Entry) *workload {
-	w := &workload{path: e.Path, gone: e.Gone}
-	w.container, w.labels, w.named = ws.identity(e.Path, e.Identity)
+	w := &workload{path: e.Path, identity: e.Identity, gone: e.Gone, seen: ws.now()}
+	w.container, w.own, w.named = ws.identify(e.Path, e.Identity)
 	w.container.Gone = e.Gone
 	return w
-}
-
-// identity turns what a path tells, and what Names knows, into a container and
-// its labels.
-func (ws *workloads) identity(path string, id cgroup.Identity) (c signal.Container, l labels, named bool) {
-	c = signal.Container{
-		ID: id.ID, PodUID: id.PodUID, QoS: id.QoS, Runtime: id.Runtime, Unit: id.Unit, Cgroup: path,
-	}
-	switch id.Kind {
-	case cgroup.Container:
-		c.Name = id.Name
-		if c.Name == "" {
-			c.Name = id.ID[:min(shortID, len(id.ID))]
-		}
-		named = ws.names == nil
-		if !named {
-			var n Name
-			if n, named = ws.names.Container(id.ID); named {
-				c.Namespace, c.Pod, c.Labels = n.Namespace, n.Pod, n.Labels
-				if n.Name != "" {
-					c.Name = n.Name
-				}
-			}
-		}
-		return c, labels{namespace: c.Namespace, pod: c.Pod, container: c.Name}, named
-	case cgroup.Pod:
-		// Of a pod's own group the path gives the uid alone.
-		return c, labels{pod: id.PodUID}, true
-	}
-	if c.Unit == "" {
-		c.Unit = id.Top // made by hand; "/" for the host itself
-	}
-	return c, labels{unit: c.Unit}, true
-}
-
-// admit gives w its labels if the cap allows, else those of other. Called with
-// mu held.
-func (ws *workloads) admit(w *workload) *workload {
-	if w.path == "/" {
-		return w // the host itself is beside the cap
-	}
-	if _, in := ws.admitted[w.labels]; !in && len(ws.admitted) >= ws.max {
-		w.labels = labels{container: other}
-		return w
-	}
-	if !w.gone {
-		ws.admitted[w.labels]++
-		w.slot, w.holds = w.labels, true
-	}
-	return w
-}
-
-// release gives back what w holds of the cap. Called with mu held.
-func (ws *workloads) release(w *workload) {
-	if !w.holds {
-		return
-	}
-	if ws.admitted[w.slot]--; ws.admitted[w.slot] <= 0 {
-		delete(ws.admitted, w.slot)
-	}
 }
 
 // tidy follows the index, and asks for names that were not known.
@@ -163,43 +261,43 @@ func (ws *workloads) tidy() {
 	}
 	gen := ws.index.Generation()
 	ws.mu.Lock()
-	defer ws.mu.Unlock()
 	changed := gen != ws.gen
 	ws.gen = gen
-	if !changed && ws.names == nil {
-		return
-	}
+	var unnamed map[uint64]*workload
 	for id, w := range ws.byID {
 		if !changed && w.named {
 			continue
 		}
-		e, ok := ws.index.Known(id)
-		switch {
-		case !ok, e.Path != w.path: // forgotten, or renamed: made anew when asked for
-			ws.release(w)
-			delete(ws.byID, id)
-		case e.Gone && !w.gone:
-			ws.release(w)
-			dead := *w
-			dead.gone, dead.container.Gone, dead.holds = true, true, false
-			ws.byID[id] = &dead
-		case !w.named && !w.gone:
-			ws.rename(id, w, e)
+		if w = ws.follow(id, w); w != nil && !w.named {
+			if unnamed == nil {
+				unnamed = make(map[uint64]*workload)
+			}
+			unnamed[id] = w
 		}
+	}
+	now := ws.now()
+	maps.DeleteFunc(ws.recent, func(_ labels, t time.Time) bool { return now.Sub(t) > headTime })
+	ws.mu.Unlock()
+	for id, w := range unnamed {
+		ws.rename(id, w)
 	}
 }
 
-// rename gives w the names that Names has learnt meanwhile. Called with mu held.
-func (ws *workloads) rename(id uint64, w *workload, e cgroup.Entry) {
-	n := ws.make(e)
-	if !n.named {
-		return
-	}
-	if !w.holds { // it stays other, but its events have the names
-		n.labels = w.labels
-	} else {
+// follow brings w up to what the index knows, and returns what stands in its
+// place; nil when nothing does. Called with mu held.
+func (ws *workloads) follow(id uint64, w *workload) *workload {
+	e, ok := ws.index.Known(id)
+	switch {
+	case !ok, e.Path != w.path: // forgotten, or renamed: made anew when asked for
 		ws.release(w)
-		n = ws.admit(n)
+		delete(ws.byID, id)
+		return nil
+	case e.Gone && !w.gone:
+		ws.release(w)
+		dead := *w
+		dead.gone, dead.container.Gone, dead.holds = true, true, false
+		ws.byID[id] = &dead
+		return &dead
 	}
-	ws.byID[id] = n
+	return w
 }

@@ -20,8 +20,9 @@ import (
 
 // fakeNames is a Names that a test fills.
 type fakeNames struct {
-	mu sync.Mutex
-	m  map[string]Name
+	mu      sync.Mutex
+	m, pods map[string]Name
+	pending map[string]chan struct{}
 }
 
 func (f *fakeNames) Container(id string) (Name, bool) {
@@ -29,6 +30,22 @@ func (f *fakeNames) Container(id string) (Name, bool) {
 	defer f.mu.Unlock()
 	n, ok := f.m[id]
 	return n, ok
+}
+
+func (f *fakeNames) Pod(uid string) (Name, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n, ok := f.pods[uid]
+	return n, ok
+}
+
+func (f *fakeNames) Pending(id string) <-chan struct{} {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if ch := f.pending[id]; ch != nil {
+		return ch
+	}
+	return nil
 }
 
 func (f *fakeNames) set(id string, n Name) {
@@ -99,6 +116,7 @@ func TestRecordContainer(t *testing.T) {
 	path := "/kubepods/burstable/pod" + pod1 + "/" + ctr1
 	id := h.group(path)
 	h.run(task{pid: 42, comm: "app", exe: "/a", args: []string{"a"}, cgroup: path + "/sub"})
+	labelsOf(e, id)
 
 	want := signal.Container{ID: ctr1, Name: ctr1[:12], PodUID: pod1, QoS: "burstable", Runtime: "containerd", Cgroup: path}
 	r := h.record(e, 0, id)

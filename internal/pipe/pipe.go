@@ -93,9 +93,16 @@ func New(o Options) *Pipe {
 	}
 }
 
-// Add adds a sink. Call it before Run.
-func (p *Pipe) Add(name string, s Sink) {
-	p.sinks = append(p.sinks, &sinkRunner{name: name, sink: s, pipe: p, index: len(p.sinks), queue: newQueue[item](p.o.Queue)})
+// Add adds a sink that gets each event at once. Call it before Run.
+func (p *Pipe) Add(name string, s Sink) { p.AddBatched(name, s, 0) }
+
+// AddBatched adds a sink for which a delivery is expensive whatever its size,
+// like a transaction: an event waits up to linger for others to go with it.
+// Call it before Run.
+func (p *Pipe) AddBatched(name string, s Sink, linger time.Duration) {
+	p.sinks = append(p.sinks, &sinkRunner{
+		name: name, sink: s, pipe: p, index: len(p.sinks), linger: linger, queue: newQueue[item](p.o.Queue),
+	})
 }
 
 // IDsAfter makes all ids sort after id, the newest that an earlier run of the

@@ -161,6 +161,40 @@ func TestRetry(t *testing.T) {
 	})
 }
 
+// TestLinger: a sink with expensive deliveries gets a burst as one batch, an
+// event waits no longer than the linger, and nothing waits at the end.
+func TestLinger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := New(Options{Log: quiet()})
+		var batches []int
+		p.AddBatched("m", sinkFunc(func(_ context.Context, d []*signal.Document) error {
+			batches = append(batches, len(d))
+			return nil
+		}), 200*time.Millisecond)
+		emit, _ := p.Probe("x")
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { p.Run(ctx, time.Second); close(done) }()
+		for i := range 20 {
+			emit(event(i))
+			time.Sleep(5 * time.Millisecond)
+		}
+		time.Sleep(150 * time.Millisecond)
+		synctest.Wait()
+		if len(batches) != 1 || batches[0] != 20 {
+			t.Errorf("batches %v, want one of 20", batches)
+		}
+		emit(event(20))
+		synctest.Wait()
+		began := time.Now()
+		cancel()
+		<-done
+		if len(batches) != 2 || time.Since(began) > 10*time.Millisecond {
+			t.Errorf("batches %v after %v: the last event should go at once", batches, time.Since(began))
+		}
+	})
+}
+
 func TestEnrichAndIdentity(t *testing.T) {
 	p := New(Options{Log: quiet(), Host: "node1", Region: "r", Enrich: func(r *signal.Record) { r.Process.Comm = "sh" }})
 	m := &memory{}

@@ -3,6 +3,7 @@ package pipe
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // queue is a bounded FIFO that drops its oldest entry rather than block.
@@ -13,10 +14,11 @@ type queue[T any] struct {
 	n      int
 	closed bool
 	wake   chan struct{} // holds a token when there may be something to pop
+	done   chan struct{} // closed with the queue
 }
 
 func newQueue[T any](capacity int) *queue[T] {
-	return &queue[T]{buf: make([]T, capacity), wake: make(chan struct{}, 1)}
+	return &queue[T]{buf: make([]T, capacity), wake: make(chan struct{}, 1), done: make(chan struct{})}
 }
 
 // push adds v. When the queue is full it removes the oldest entry and returns
@@ -95,8 +97,22 @@ func (q *queue[T]) pop(ctx context.Context) (v T, ok bool) {
 func (q *queue[T]) close() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if !q.closed {
+		close(q.done)
+	}
 	q.closed = true
 	q.signal()
+}
+
+// pause waits for d, or until the queue is closed or ctx is done.
+func (q *queue[T]) pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-q.done:
+	case <-t.C:
+	}
 }
 
 func (q *queue[T]) len() int {

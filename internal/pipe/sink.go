@@ -36,6 +36,8 @@ type sinkRunner struct {
 	index int
 	queue *queue[item]
 
+	linger time.Duration // how long a batch that is not full waits for more
+
 	mu  sync.Mutex
 	err error
 }
@@ -48,6 +50,10 @@ func (s *sinkRunner) run(ctx context.Context) {
 		items, ok = s.queue.popAll(ctx, items[:0], maxBatch)
 		if !ok {
 			return
+		}
+		if s.linger > 0 && len(items) < maxBatch {
+			s.queue.pause(ctx, s.linger)
+			items, _ = s.queue.take(items, maxBatch)
 		}
 		docs = docs[:0]
 		for _, it := range items {

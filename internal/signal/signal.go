@@ -171,8 +171,12 @@ type Container struct {
 	QoS       string            `json:"qos,omitempty"`       // guaranteed, burstable, besteffort
 	Unit      string            `json:"unit,omitempty"`      // systemd unit when there is no container
 	Cgroup    string            `json:"cgroup,omitempty"`    // path below the hierarchy's root
-	Labels    map[string]string `json:"labels,omitempty"`    //
+	Image     string            `json:"image,omitempty"`     // as it was asked for
+	Labels    map[string]string `json:"labels,omitempty"`    // of the container and its pod, those that the configuration lets through
 	Gone      bool              `json:"gone,omitempty"`      // it had ended when the record was enriched: this is its last known identity
+
+	// Annotations are those that the configuration lets through.
+	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
 // Party is somebody else in a record: the culprit of a delay, the process that
@@ -216,6 +220,7 @@ type Record struct {
 	KernelIPs []uint64 // raw addresses, cleared once symbolised: they never leave the agent
 	UserIPs   []uint64 // likewise, in the address space of Process.PID
 	Parties   []*Party // others in the body that enrich has to fill
+	Args      []string // command line of Process as the kernel told it, secrets and all: enrich makes Process.Cmdline of it and clears it
 
 	// Measures are the observations of metrics that this event is an instance
 	// of: the pipe makes the event the exemplar of those series.

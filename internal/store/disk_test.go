@@ -196,11 +196,12 @@ func TestReadOnlyDirectory(t *testing.T) {
 
 func TestDiskNearlyFull(t *testing.T) {
 	log, text := logged(t)
-	s, err := Open(t.TempDir(), Options{MinFree: 1 << 60}, log)
+	s, err := Open(t.TempDir(), Options{MinFree: -1}, log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer s.Close()
+	s.metrics.space.min = 1 << 60
 	for _, err := range []error{
 		s.AppendSamples(context.Background(), time.Now(), []signal.Sample{gaugeOf(1, "a")}),
 		s.AppendEvents(context.Background(), []*signal.Document{doc("a", time.Now(), 1)}),
@@ -218,7 +219,6 @@ func TestDiskNearlyFull(t *testing.T) {
 		t.Error("a sample was taken without space")
 	}
 	s.metrics.space.min, s.metrics.space.at = -1, time.Time{}
-	s.metrics.retryAt = time.Time{}
 	for range 2 {
 		if err := s.AppendSamples(context.Background(), time.Now(), sample); err != nil {
 			t.Error(err)

@@ -35,6 +35,7 @@ type options struct {
 	out   string
 	pairs int
 	idle  time.Duration
+	only  string
 }
 
 func main() {
@@ -43,6 +44,7 @@ func main() {
 	flag.StringVar(&o.out, "o", "", "file to write (default standard output)")
 	flag.IntVar(&o.pairs, "pairs", 9, "off/on pairs of each load")
 	flag.DurationVar(&o.idle, "idle", time.Minute, "how long the idle agent is watched")
+	flag.StringVar(&o.only, "only", "", "one part alone, to standard output: idle, pairs or events")
 	flag.Parse()
 	log.SetFlags(0)
 	if os.Geteuid() != 0 {
@@ -62,23 +64,22 @@ func main() {
 }
 
 func measure(o options) (string, error) {
+	parts := []struct {
+		name string
+		f    func(options) (string, error)
+	}{{"idle", measureIdle}, {"pairs", measurePairs}, {"events", measureEvents}}
 	var b strings.Builder
 	writeHead(&b)
-	idle, err := measureIdle(o)
-	if err != nil {
-		return "", err
+	for _, p := range parts {
+		if o.only != "" && o.only != p.name {
+			continue
+		}
+		s, err := p.f(o)
+		if err != nil {
+			return "", err
+		}
+		b.WriteString(s)
 	}
-	b.WriteString(idle)
-	pairs, err := measurePairs(o)
-	if err != nil {
-		return "", err
-	}
-	b.WriteString(pairs)
-	events, err := measureEvents(o)
-	if err != nil {
-		return "", err
-	}
-	b.WriteString(events)
 	return b.String(), nil
 }
 

@@ -4,17 +4,39 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 )
 
+// What any thread can make happen, on every kernel: a thread that gets a new
+// name fires the tracepoint and calls the function.
+const (
+	renameTP   = "task_rename"
+	renameFunc = "__set_task_comm"
+)
+
+// rename makes this thread do it n times.
+func rename(t *testing.T, n int) {
+	t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	name := append([]byte("load.test"), 0)
+	for range n {
+		if err := unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // object is a BPF object made by hand: one program of each kind that counts in
-// ht_stats when `prctl` gets an unknown option, a tracepoint that any test can
-// fire, and one that no verifier takes.
+// ht_stats when a thread is renamed, and one that no verifier takes.
 func object() *ebpf.CollectionSpec {
 	count := asm.Instructions{
 		asm.StoreImm(asm.R10, -4, 0, asm.Word),
@@ -33,14 +55,18 @@ func object() *ebpf.CollectionSpec {
 		ins[0] = ins[0].WithSymbol(name)
 		return &ebpf.ProgramSpec{Name: name, SectionName: section, Type: t, AttachType: a, AttachTo: to, License: "GPL", Instructions: ins}
 	}
-	const tp = "task_prctl_unknown"
+	const tp, fn = renameTP, renameFunc
 	spec := &ebpf.CollectionSpec{
 		Maps: map[string]*ebpf.MapSpec{"ht_stats": {Name: "ht_stats", Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: 3}},
 		Programs: map[string]*ebpf.ProgramSpec{
 			"p_btf":    prog("p_btf", "tp_btf/"+tp, ebpf.Tracing, ebpf.AttachTraceRawTp, tp, count),
 			"p_raw":    prog("p_raw", "raw_tp/"+tp, ebpf.RawTracepoint, 0, tp, count),
 			"p_tp":     prog("p_tp", "tracepoint/task/"+tp, ebpf.TracePoint, 0, "task/"+tp, count),
-			"p_fentry": prog("p_fentry", "fentry/do_exit", ebpf.Tracing, ebpf.AttachTraceFEntry, "do_exit", count),
+			"p_fentry": prog("p_fentry", "fentry/"+fn, ebpf.Tracing, ebpf.AttachTraceFEntry, fn, count),
+			"p_fexit":  prog("p_fexit", "fexit/"+fn, ebpf.Tracing, ebpf.AttachTraceFExit, fn, count),
+			"p_kprobe": prog("p_kprobe", "kprobe/"+fn, ebpf.Kprobe, 0, fn, count),
+			"p_kret":   prog("p_kret", "kretprobe/"+fn, ebpf.Kprobe, 0, fn, count),
+			"p_nofunc": prog("p_nofunc", "kprobe/no_such_function", ebpf.Kprobe, 0, "no_such_function", count),
 			"p_none":   prog("p_none", "raw_tp/no_such_tracepoint", ebpf.RawTracepoint, 0, "no_such_tracepoint", count),
 			"p_bad":    prog("p_bad", "raw_tp/"+tp, ebpf.RawTracepoint, 0, tp, asm.Instructions{asm.Mov.Reg(asm.R0, asm.R9), asm.Return()}),
 		},
@@ -82,19 +108,24 @@ func mountTracefs(t *testing.T) {
 	t.Cleanup(func() { unix.Unmount("/sys/kernel/tracing", unix.MNT_DETACH) })
 }
 
-// TestKernelLadder walks the rungs: each in turn is the best one left.
+// TestKernelLadder walks the rungs of a tracepoint: each in turn is the best
+// one left. Without BTF the first is not there.
 func TestKernelLadder(t *testing.T) {
 	if os.Geteuid() == 0 {
 		mountTracefs(t)
+	}
+	best := TPBTF
+	if open(t, Options{}).BTF() == "none" {
+		best = RawTP
 	}
 	for _, c := range []struct {
 		kinds []string
 		by    string
 	}{
-		{nil, TPBTF}, {[]string{RawTP, Tracepoint}, RawTP}, {[]string{Tracepoint}, Tracepoint},
+		{nil, best}, {[]string{RawTP, Tracepoint}, RawTP}, {[]string{Tracepoint}, Tracepoint},
 	} {
 		k := open(t, Options{Kinds: c.kinds})
-		o, err := attachAll(t, k, Hook{Name: "prctl", Programs: []string{"p_btf", "p_raw", "p_tp"}})
+		o, err := attachAll(t, k, Hook{Name: "rename", Programs: []string{"p_btf", "p_raw", "p_tp"}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -102,19 +133,102 @@ func TestKernelLadder(t *testing.T) {
 		if h.By != c.by || h.ID == 0 {
 			t.Errorf("kinds %v: attached %+v, want by %s", c.kinds, h, c.by)
 		}
-		if (h.Reason != "") != (len(c.kinds) > 0) {
+		if (h.Reason != "") != (c.by != TPBTF) {
 			t.Errorf("kinds %v: reason %q: want why a better way was not taken", c.kinds, h.Reason)
 		}
-		const n = 7
-		for range n {
-			unix.Prctl(0x7ffffff1, 0, 0, 0, 0)
-		}
-		s, err := o.Stats()
-		if err != nil || s.Observed < n {
-			t.Errorf("%s: %d events counted, %d fired (%v)", c.by, s.Observed, n, err)
-		}
+		counts(t, o, c.by)
 		o.Close()
 		o.Close() // twice is harmless
+	}
+}
+
+// counts renames the thread and expects the object to have seen it while
+// attached, and not after.
+func counts(t *testing.T, o *Object, by string) {
+	t.Helper()
+	const n = 7
+	rename(t, n)
+	s, err := o.Stats()
+	if err != nil || s.Observed < n {
+		t.Errorf("%s: %d events counted, %d fired (%v)", by, s.Observed, n, err)
+	}
+	o.Detach()
+	before, err := o.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rename(t, n)
+	if after, err := o.Stats(); err != nil || after != before {
+		t.Errorf("%s: still counting after Detach: %d, then %d (%v)", by, before.Observed, after.Observed, err)
+	}
+}
+
+// requireKind ends the test when this kernel has no such hook, and fails it when
+// it must have: HUATUO_TEST_HOOKS lists the kinds that a guest of test/vm is
+// known for.
+func requireKind(t *testing.T, k *Kernel, spec *ebpf.ProgramSpec) {
+	t.Helper()
+	x := kindOf(spec)
+	err := k.supports(x)
+	want, listed := os.LookupEnv("HUATUO_TEST_HOOKS")
+	must := slices.Contains(strings.Fields(want), x.String())
+	switch {
+	case err == nil && listed && !must:
+		t.Errorf("%s works here, which HUATUO_TEST_HOOKS does not say", x)
+	case err != nil && must:
+		t.Fatalf("%v: HUATUO_TEST_HOOKS says that this kernel has it", err)
+	case err != nil:
+		t.Skipf("needs a kernel with %s: `make vmtest` boots some: %v", x, err)
+	}
+}
+
+// TestKernelFunctions attaches to a function by each kind that can.
+func TestKernelFunctions(t *testing.T) {
+	for _, prog := range []string{"p_fentry", "p_fexit", "p_kprobe", "p_kret"} {
+		t.Run(strings.TrimPrefix(prog, "p_"), func(t *testing.T) {
+			k := open(t, Options{})
+			spec := object().Programs[prog]
+			requireKind(t, k, spec)
+			o, err := attachAll(t, k, Hook{Name: renameFunc, Programs: []string{prog}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer o.Close()
+			if h := o.Hooks()[0]; h.By != kindOf(spec).String() || h.ID == 0 || h.Reason != "" {
+				t.Errorf("hook %+v", h)
+			}
+			counts(t, o, prog)
+		})
+	}
+}
+
+// TestKernelFunctionLadder: fentry where the kernel has it, else a kprobe, and
+// without either the reasons of both; a function that does not exist is
+// unsupported, not an error of ours.
+func TestKernelFunctionLadder(t *testing.T) {
+	k := open(t, Options{})
+	hook := Hook{Name: renameFunc, Programs: []string{"p_fentry", "p_kprobe"}}
+	fentry := k.supports(kindOf(object().Programs["p_fentry"])) == nil
+	kprobe := k.supports(kindOf(object().Programs["p_kprobe"])) == nil
+	o, err := attachAll(t, k, hook)
+	switch {
+	case !fentry && !kprobe:
+		if !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), Fentry) || !strings.Contains(err.Error(), Kprobe) {
+			t.Fatalf("neither is there: %v: want `unsupported` and why", err)
+		}
+		return
+	case err != nil:
+		t.Fatal(err)
+	}
+	defer o.Close()
+	if h := o.Hooks()[0]; fentry && (h.By != Fentry || h.Reason != "") || !fentry && (h.By != Kprobe || !strings.Contains(h.Reason, Fentry)) {
+		t.Errorf("fentry %v, kprobe %v: hook %+v", fentry, kprobe, h)
+	}
+	counts(t, o, o.Hooks()[0].By)
+	if kprobe {
+		if _, err := attachAll(t, k, Hook{Name: "nofunc", Programs: []string{"p_nofunc"}}); !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("a function that does not exist: %v: want `unsupported`", err)
+		}
 	}
 }
 
@@ -123,13 +237,13 @@ func TestKernelLadder(t *testing.T) {
 // ever work.
 func TestKernelTolerance(t *testing.T) {
 	k := open(t, Options{})
-	good := Hook{Name: "prctl", Programs: []string{"p_btf", "p_raw"}}
+	good := Hook{Name: "rename", Programs: []string{"p_btf", "p_raw"}}
 	o, err := attachAll(t, k, good, Hook{Name: "bad", Programs: []string{"p_bad"}}.Maybe(), Hook{Name: "none", Programs: []string{"p_none"}}.Maybe())
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer o.Close()
-	if !o.Attached("prctl") || o.Attached("bad") || o.Attached("none") || o.Attached("unheard-of") {
+	if !o.Attached("rename") || o.Attached("bad") || o.Attached("none") || o.Attached("unheard-of") {
 		t.Errorf("hooks %+v", o.Hooks())
 	}
 	for _, h := range o.Hooks()[1:] {
@@ -144,7 +258,7 @@ func TestKernelTolerance(t *testing.T) {
 		t.Errorf("a tracepoint that does not exist: %v: want `unsupported`", err)
 	}
 	// By the next program of the list where the first fails.
-	o2, err := attachAll(t, k, Hook{Name: "prctl", Programs: []string{"p_bad", "p_raw"}})
+	o2, err := attachAll(t, k, Hook{Name: "rename", Programs: []string{"p_bad", "p_raw"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +271,7 @@ func TestKernelTolerance(t *testing.T) {
 // TestKernelGuard: what reads maps from other goroutines is harmless after Close.
 func TestKernelGuard(t *testing.T) {
 	k := open(t, Options{})
-	o, err := attachAll(t, k, Hook{Name: "prctl", Programs: []string{"p_raw"}})
+	o, err := attachAll(t, k, Hook{Name: "rename", Programs: []string{"p_raw"}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -75,7 +75,7 @@ struct {
 
 /* A request under way. rq and made together identify it. */
 struct flight {
-	u64 rq;	    /* address of the request, 0: the slot is free */
+	u64 rq;	    /* key_of() it, 0: the slot is free */
 	u64 made;   /* ns */
 	u64 issued; /* ns, 0: not yet */
 	u64 sector;
@@ -132,30 +132,69 @@ static __always_inline void miss(u32 what)
 		*n += 1;
 }
 
-static __always_inline struct flight_set *set_of(bool btf, struct request *rq)
+/* What identifies a request: a number, unlike a pointer, and no address that could leave the kernel. */
+static __always_inline u64 key_of(bool btf, struct request *rq)
 {
-	u64 n = (u64)rq;
-	u32 i;
+	/* To the verifier the difference of two pointers is a number. */
+	return btf ? (u64)rq - (u64)&stall_ns : (u64)rq;
+}
 
-	/* To the verifier the difference of two pointers is a number, a pointer is none. */
-	if (btf)
-		n -= (u64)&stall_ns;
+static __always_inline struct flight_set *set_of(u64 key)
+{
 	/* Requests of a queue lie next to each other, some hundred bytes apart. */
-	i = ((u32)(n >> 6) * 0x9e3779b1U) >> 22;
+	u32 i = ((u32)(key >> 6) * 0x9e3779b1U) >> 22;
+
 	return bpf_map_lookup_elem(&flights, &i);
 }
 
-static __always_inline struct flight *find(struct flight_set *s, u64 rq)
+/*
+ * Global functions: the verifier looks at each once and takes its result for
+ * any number. Weak, so that the compiler does the same.
+ */
+__weak __noinline u32 blockio_class(s32 error) { return ht_io_class(error); }
+__weak __noinline u32 blockio_abnormal(u32 class) { return ht_io_abnormal(class); }
+
+static __always_inline u32 way_of(struct flight_set *s, u64 wanted)
 {
-	if (s->way[0].rq == rq)
-		return &s->way[0];
-	if (s->way[1].rq == rq)
-		return &s->way[1];
-	if (s->way[2].rq == rq)
-		return &s->way[2];
-	if (s->way[3].rq == rq)
-		return &s->way[3];
-	return NULL;
+	if (s->way[0].rq == wanted)
+		return 0;
+	if (s->way[1].rq == wanted)
+		return 1;
+	if (s->way[2].rq == wanted)
+		return 2;
+	if (s->way[3].rq == wanted)
+		return 3;
+	return WAYS;
+}
+
+/* The slot of the key's set that holds @wanted, 0 for a free one. */
+static __always_inline struct flight *find(u64 key, u64 wanted)
+{
+	struct flight_set *s = set_of(key);
+	u32 way = s ? way_of(s, wanted) : WAYS;
+
+	return way < WAYS ? &s->way[way] : NULL;
+}
+
+__weak __noinline u32 blockio_way(u64 key)
+{
+	struct flight_set *s = set_of(key);
+
+	return s ? way_of(s, key) : WAYS;
+}
+
+/* find() for a program that has enough branches: it costs 25 ns more. */
+static __always_inline struct flight *find_flat(u64 key)
+{
+	struct flight_set *s = set_of(key);
+	u64 way = blockio_way(key);
+
+	/* Against the compiler, which would add to s before it is known not to be NULL, and compare another copy of way. */
+	asm volatile("" : "+r"(way));
+	if (!s || way >= WAYS)
+		return NULL;
+	asm volatile("" : "+r"(s));
+	return &s->way[way];
 }
 
 /*
@@ -164,24 +203,21 @@ static __always_inline struct flight *find(struct flight_set *s, u64 rq)
  */
 static __always_inline struct flight *take(bool btf, struct request *rq, u64 now)
 {
-	struct flight_set *s = set_of(btf, rq);
-	u64 made, id;
+	u64 key = key_of(btf, rq), made, id;
 	struct flight *f;
 
-	if (!s)
-		return NULL;
 	made = HT_READ(btf, rq, start_time_ns);
-	f = find(s, (u64)rq);
+	f = find(key, key);
 	if (f && (f->made == made || (!made && !f->issued)))
 		return f;
 	if (!f)
-		f = find(s, 0);
+		f = find(key, 0);
 	if (!f) {
 		miss(MISSED_FLIGHT);
 		return NULL;
 	}
 	id = bpf_get_current_pid_tgid();
-	f->rq = (u64)rq;
+	f->rq = key;
 	if (!made) /* the queue's iostats are off */
 		made = now ? now : bpf_ktime_get_ns();
 	f->made = made;
@@ -230,8 +266,8 @@ HT_TP_FORM(block_rq_issue_q, block_rq_issue, on_issue, (struct request *)c[1])
 /* A request that was merged into another is freed without a completion. */
 static __always_inline int on_merge(void *ctx, bool btf, struct request *rq)
 {
-	struct flight_set *s = set_of(btf, rq);
-	struct flight *f = s ? find(s, (u64)rq) : NULL;
+	u64 key = key_of(btf, rq);
+	struct flight *f = find(key, key);
 
 	if (f)
 		f->rq = 0;
@@ -260,7 +296,7 @@ static __always_inline struct io_stats *stats_of(u32 dev, u32 op)
 
 static __always_inline int on_requeue(void *ctx, bool btf, struct request *rq)
 {
-	struct flight_set *set;
+	u64 key = key_of(btf, rq);
 	struct io_stats *s;
 	struct flight *f;
 
@@ -269,8 +305,7 @@ static __always_inline int on_requeue(void *ctx, bool btf, struct request *rq)
 	s = stats_of(ht_rq_dev(btf, rq), ht_io_op(HT_READ(btf, rq, cmd_flags)));
 	if (s)
 		s->requeues++;
-	set = set_of(btf, rq);
-	f = set ? find(set, (u64)rq) : NULL;
+	f = find(key, key);
 	if (f) {
 		f->issued = 0;
 		f->requeues++;
@@ -281,39 +316,18 @@ static __always_inline int on_requeue(void *ctx, bool btf, struct request *rq)
 HT_TP_FORM(block_rq_requeue, block_rq_requeue, on_requeue, (struct request *)c[0])
 HT_TP_FORM(block_rq_requeue_q, block_rq_requeue, on_requeue, (struct request *)c[1])
 
-/*
- * Global functions: the verifier looks at each once and takes its result for
- * any number.
- */
-__noinline u32 blockio_class(s32 error) { return ht_io_class(error); }
-__noinline u32 blockio_abnormal(u32 class) { return ht_io_abnormal(class); }
-
 /* ht_observe() and ht_observe_fine() when the fine slot is known; four fine ones are a coarse one. */
-static __always_inline void observe(struct ht_hist *h, u64 ns, u32 slot)
+static __always_inline void observe(struct ht_hist *h, u64 ns, u64 slot)
 {
-	u64 u = ht_units(ns);
-
-	h->sum += u;
-	slot >>= 2;
-	asm volatile("" : "+r"(slot)); /* or the compiler bounds the unshifted one, and the verifier does not see it */
-	if (u <= 1ULL << HT_HIST_MIN)
-		h->zero++;
-	else if (slot < HT_SLOTS_COARSE)
-		h->slots[slot]++;
+	ht_add_flat((u64 *)h, sizeof(*h) / 8, ht_units(ns), slot >> 2);
 }
 
-static __always_inline void observe_fine(struct ht_hist_fine *h, u64 ns, u32 slot)
+static __always_inline void observe_fine(struct ht_hist_fine *h, u64 ns, u64 slot)
 {
-	u64 u = ht_units(ns);
-
-	h->sum += u;
-	if (u <= 1ULL << HT_HIST_MIN)
-		h->zero++;
-	else if (slot < HT_SLOTS_FINE)
-		h->slots[slot]++;
+	ht_add_flat((u64 *)h, sizeof(*h) / 8, ht_units(ns), slot);
 }
 
-static __always_inline void observe_cgroup(u64 id, u32 op, u64 ns, u32 slot, u32 bytes)
+static __always_inline void observe_cgroup(u64 id, u32 op, u64 ns, u64 slot, u32 bytes)
 {
 	struct io_cgroup *g = bpf_map_lookup_elem(&cgroups, &id);
 	u32 zero = 0;
@@ -356,7 +370,6 @@ static __always_inline void report(void *ctx, bool btf, struct request *rq, stru
 	e->error = class;
 	e->done = done;
 	e->known = f != NULL;
-	e->io.rq = 0; /* an address: it stays here */
 	e->io.made = made;
 	e->io.issued = issued;
 	e->io.dev = ht_rq_dev(btf, rq);
@@ -371,9 +384,8 @@ static __always_inline void report(void *ctx, bool btf, struct request *rq, stru
 
 static __always_inline int on_complete(void *ctx, bool btf, struct request *rq, s32 error, u32 bytes)
 {
-	u32 left = HT_READ(btf, rq, __data_len), op = ht_io_op(HT_READ(btf, rq, cmd_flags)), class = 0, slot;
-	u64 now, made, issued;
-	struct flight_set *set;
+	u32 left = HT_READ(btf, rq, __data_len), op = ht_io_op(HT_READ(btf, rq, cmd_flags)), class = 0;
+	u64 key = key_of(btf, rq), now, made, issued, slot;
 	struct flight *f;
 	struct io_stats *s;
 
@@ -382,8 +394,7 @@ static __always_inline int on_complete(void *ctx, bool btf, struct request *rq, 
 	if (error)
 		class = blockio_class(error);
 	now = bpf_ktime_get_ns();
-	set = set_of(btf, rq);
-	f = set ? find(set, (u64)rq) : NULL;
+	f = find_flat(key);
 	made = HT_READ(btf, rq, start_time_ns);
 	if (!made && f)
 		made = f->made;

@@ -107,14 +107,44 @@ func attach(env *probe.Env, cfg Config) (*load.Object, error) {
 			return nil, err
 		}
 	}
-	tp := func(name string) load.Hook {
-		h := load.TP(name)
-		if env.Kernel.TracepointArgs(name) == 2 { // (queue, request): see core_fixes.h
-			h.Programs = []string{name + "_q_btf", name + "_q_raw"}
-		}
-		return h
+	hooks := []load.Hook{
+		form(env.Kernel, "block_rq_issue"), load.TP("block_rq_complete"),
+		form(env.Kernel, "block_rq_insert").Maybe(), form(env.Kernel, "block_rq_requeue").Maybe(), load.TP("block_rq_merge").Maybe(),
 	}
-	return l.Attach(tp("block_rq_issue"), load.TP("block_rq_complete"), tp("block_rq_insert").Maybe(), tp("block_rq_requeue").Maybe(), load.TP("block_rq_merge").Maybe())
+	o, err := l.Attach(hooks...)
+	if err != nil || !mixed(o.Hooks()) {
+		return o, err
+	}
+	o.Close()
+	for i := range hooks {
+		hooks[i].Programs = hooks[i].Programs[1:] // the raw ones
+	}
+	return l.Attach(hooks...)
+}
+
+// form is the hook of a tracepoint whose first argument was the queue once: see
+// bpf/include/core_fixes.h.
+func form(k *load.Kernel, name string) load.Hook {
+	h := load.TP(name)
+	if k.TracepointArgs(name) == 2 {
+		h.Programs = []string{name + "_q_btf", name + "_q_raw"}
+	}
+	return h
+}
+
+// mixed tells whether the kernel took programs of both kinds: they key the
+// requests under way differently, so all must be of one.
+func mixed(hooks []load.HookState) bool {
+	kind := ""
+	for _, h := range hooks {
+		if h.By != "" && kind != "" && h.By != kind {
+			return true
+		}
+		if h.By != "" {
+			kind = h.By
+		}
+	}
+	return false
 }
 
 // devicesMax sizes the map of device × operation, whose values are 2 KB per

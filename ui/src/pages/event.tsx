@@ -52,13 +52,11 @@ function Detail({ d }: { d: Document }): JSX.Element {
         <div class="stack">
           <Process d={d} />
           <Workload d={d} />
+          <Card title={t("event.kstack")}><Frames list={d.kernel_stack ?? []} /></Card>
+          <Card title={t("event.ustack")}><Frames list={d.user_stack ?? []} /></Card>
         </div>
       </div>
-      <div class="cols">
-        <Card title={t("event.kstack")}><Frames list={d.kernel_stack ?? []} /></Card>
-        <Card title={t("event.ustack")}><Frames list={d.user_stack ?? []} /></Card>
-      </div>
-      {richFields(d, schema).map((f) => <Card key={f.name} title={<code>{f.name}</code>} note={f.help}><Rich v={d.fields[f.name] as Record<string, unknown>} /></Card>)}
+      {richFields(d, schema).map((f) => <Card key={f.name} title={<code>{f.name}</code>} note={f.help}><Rich v={d.fields[f.name]} unit={f.unit} /></Card>)}
       {d.registers !== undefined && <Card title={t("event.registers")}><Pairs rows={Object.entries(d.registers).map(([k, v]) => [k, <code>{v}</code>])} /></Card>}
       <Neighbours d={d} />
       <Raw d={d} />

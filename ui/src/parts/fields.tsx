@@ -32,9 +32,20 @@ function fieldsOf(d: Document, schema: Schema | undefined): Field[] {
   return [...known, ...rest.map((name) => ({ name, help: "" }))];
 }
 
-/** A nested field with nested members of its own needs more room than a table cell. */
+/** More members than this make a table cell a page long. */
+const CELL_MAX = 6;
+
+/** isLines recognises a text kept as a list of its lines, such as a piece of the kernel's log. */
+function isLines(v: unknown): v is string[] {
+  return Array.isArray(v) && v.length > CELL_MAX && v.every((l) => typeof l === "string");
+}
+
+/** What needs more room than a table cell: stacks, texts of several lines, large or nested objects. */
 function isRich(v: unknown): boolean {
-  return isStack(v) || (isObject(v) && Object.values(v).some((x) => typeof x === "object" && x !== null));
+  if (typeof v === "string") return v.trimEnd().includes("\n");
+  if (!isObject(v)) return isStack(v) || isLines(v);
+  const members = Object.values(v);
+  return members.length > CELL_MAX || members.some((x) => typeof x === "object" && x !== null);
 }
 
 /** richFields are the fields that get a card of their own. */
@@ -51,7 +62,7 @@ export function FieldTable({ d, schema }: { d: Document; schema: Schema | undefi
       <tbody>
         {fieldsOf(d, schema).map((f) => {
           const v = d.fields[f.name];
-          const simple = typeof v !== "object" && v !== "";
+          const simple = typeof v !== "object" && v !== "" && !isRich(v);
           return (
             <tr key={f.name} data-field={f.name}>
               <th scope="row"><code>{f.name}</code>{f.help !== "" && <span class="help">{f.help}</span>}</th>
@@ -67,22 +78,30 @@ export function FieldTable({ d, schema }: { d: Document; schema: Schema | undefi
   );
 }
 
-/** Rich shows a nested object: its plain members and each nested one side by side, stacks below. */
-export function Rich({ v }: { v: Obj | Frame[] }): JSX.Element {
+/** Cuts a list into columns of about equal length, none shorter than a cell. */
+function columns<T>(list: T[]): T[][] {
+  const size = Math.max(CELL_MAX, Math.ceil(list.length / 3));
+  return Array.from({ length: Math.ceil(list.length / size) }, (_, i) => list.slice(i * size, (i + 1) * size));
+}
+
+/** Rich shows a text of several lines, a stack, or an object: its plain members in columns and each nested one in its own section. unit is that of the field, for members whose name tells none. */
+export function Rich({ v, unit }: { v: unknown; unit?: string }): JSX.Element {
+  if (typeof v === "string") return <pre class="code" tabIndex={0}>{v}</pre>;
+  if (isLines(v)) return <pre class="code" tabIndex={0}>{v.join("\n")}</pre>;
   if (isStack(v)) return <Frames list={v} />;
-  const entries = Object.entries(v as Obj);
-  const plain = entries.filter(([, x]) => typeof x !== "object" || x === null);
-  const nested = entries.filter(([, x]) => typeof x === "object" && x !== null);
+  if (!isObject(v)) return <Value v={v} unit={unit} />;
+  const entries = Object.entries(v);
+  const nested = (x: unknown) => (typeof x === "object" && x !== null) || isRich(x);
   return (
     <div class="rich">
-      {plain.length > 0 && <Members of={plain} />}
-      {nested.map(([k, x]) => <section key={k}><h4>{k}</h4>{isStack(x) ? <Frames list={x} /> : isRich(x) ? <Rich v={x as Obj} /> : isObject(x) ? <Members of={Object.entries(x)} /> : <Value v={x} unit={guess(k)} />}</section>)}
+      {columns(entries.filter(([, x]) => !nested(x))).map((part) => <Members of={part} unit={unit} />)}
+      {entries.filter(([, x]) => nested(x)).map(([k, x]) => <section key={k}><h4>{k}</h4><Rich v={x} unit={guess(k) ?? unit} /></section>)}
     </div>
   );
 }
 
-function Members({ of }: { of: [string, unknown][] }): JSX.Element {
-  return <Pairs rows={of.map(([k, x]): [ComponentChildren, ComponentChildren] => [k, <Value v={x} unit={guess(k)} />])} />;
+function Members({ of, unit }: { of: [string, unknown][]; unit?: string }): JSX.Element {
+  return <Pairs rows={of.map(([k, x]): [ComponentChildren, ComponentChildren] => [k, <Value v={x} unit={guess(k) ?? unit} />])} />;
 }
 
 const RFC3339 = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d/;
@@ -96,7 +115,7 @@ export function Value({ v, unit }: { v: unknown; unit?: string }): JSX.Element {
     return <span title={`${v}${word}`}>{known ? format(v, unit) : `${v}${word}`}</span>;
   }
   if (Array.isArray(v)) return isStack(v) ? <Frames list={v} /> : <List v={v} />;
-  if (isObject(v)) return <Members of={Object.entries(v)} />;
+  if (isObject(v)) return <Members of={Object.entries(v)} unit={unit} />;
   if (typeof v === "string" && RFC3339.test(v)) return <Time at={v} full />;
   return <span class="wrap">{String(v)}</span>;
 }
