@@ -56,11 +56,16 @@ ledger:
 cost: ## docs/ledger/cost.txt: the verifier's count per program (root)
 	$(GO) run ./tools/cost
 
-ui: ui/node_modules ## build the console into internal/console/dist: needs node
+ui: ui/node_modules ui/apitypes/node_modules ## build the console into internal/console/dist: needs node
+	cd ui/apitypes && npm run --silent gen
 	cd ui && npm run --silent build
 
 ui/node_modules: ui/package-lock.json
 	cd ui && npm ci --silent --no-fund --no-audit
+	touch $@
+
+ui/apitypes/node_modules: ui/apitypes/package-lock.json
+	cd ui/apitypes && npm ci --silent --no-fund --no-audit
 	touch $@
 
 ##@ Tests

@@ -45,6 +45,23 @@ struct sock_cgroup_data___5_14_0 {
  * c53795d48ee8 ("net: add rx_sk to trace_kfree_skb"), v6.11: (skb, location,
  * reason) -> (skb, location, reason, rx_sk), which may be NULL
  *
+ * ad892e912b84 ("tcp: trace retransmit failures in tcp_retransmit_skb"),
+ * v6.17: tcp_retransmit_skb (sk, skb) -> (sk, skb, err), and it fires for a
+ * segment that could not be sent as well
+ *
+ * "mm: compaction: cleanup the compaction trace events", v5.18:
+ * mm_compaction_begin (zone_start, migrate_pfn, free_pfn, zone_end, sync) ->
+ * (cc, zone_start, zone_end, sync); _end likewise, each with a status at its end
+ *
+ * "mm: vmscan: add cgroup IDs to vmscan tracepoints", v7.0:
+ * mm_vmscan_direct_reclaim_begin and _memcg_reclaim_begin (order, gfp) ->
+ * (gfp, order, memcg)
+ *
+ * "exit: move and extend sched_process_exit() tracepoint", v6.16:
+ * sched_process_exit (task) -> (task, group_dead). Before, signal->live tells:
+ * it is 0 once the last thread is on its way out, but two threads that end at
+ * once may both see that
+ *
  * 72ba14deb40a ("mm: update mark_victim tracepoints fields"), v6.9: mark_victim
  * (pid) -> (task, uid)
  */

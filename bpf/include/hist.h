@@ -111,7 +111,7 @@ static __always_inline u64 ht_slot_flat(u64 u)
 static __always_inline void ht_add_flat(u64 *h, u64 words, u64 u, u64 slot)
 {
 	u64 i = (2 + slot) * (((1ULL << HT_HIST_MIN) - u) >> 63); /* 0: zero */
-	s64 over = i - (words - 1);
+	long long over = i - (words - 1);
 
 	h[1] += u;
 	i -= over & ~(over >> 63); /* what is too long counts in the last slot */

@@ -167,6 +167,7 @@ func (a *App) Run(ctx context.Context, hup <-chan struct{}, load func() (*config
 	}
 	a.engine.gather.Add(ctx, "agent", a.collectSelf)
 	a.engine.gather.Add(ctx, "console", a.server.Collect)
+	a.engine.gather.Add(ctx, "containers", a.engine.collectContainers(infoSchema(a.cfg.Load().Containers)))
 
 	base := context.WithoutCancel(ctx)
 	webCtx, stopWeb := context.WithCancel(base)

@@ -15,6 +15,7 @@ import (
 
 	"huatuo/internal/config"
 	"huatuo/internal/enrich"
+	"huatuo/internal/enrich/naming"
 	"huatuo/internal/kern/cgroup"
 	"huatuo/internal/kern/clock"
 	"huatuo/internal/kern/ksym"
@@ -38,6 +39,7 @@ type Engine struct {
 	kernel *load.Kernel
 	cgroup *cgroup.Layout
 	index  *cgroup.Index
+	names  *naming.Registry
 	enrich *enrich.Enricher
 	ksyms  *ksym.Symbols
 	symbol *symbol.Resolver
@@ -76,7 +78,8 @@ func NewEngine(cfg *config.Config, specs []probe.Spec, log *slog.Logger) (*Engin
 			return nil, err
 		}
 	}
-	e.enrich = enrich.New(enrich.Options{Root: cfg.Host.Root, Clock: clk, Layout: e.cgroup, Index: e.index, Redact: redact, Log: log})
+	e.names = newNames(cfg, e.index, log)
+	e.enrich = enrich.New(enrich.Options{Root: cfg.Host.Root, Clock: clk, Layout: e.cgroup, Index: e.index, Names: e.names, Redact: redact, Log: log})
 	e.pipe = pipe.New(pipe.Options{Log: log, Host: e.hostID, Region: cfg.Host.Region, Queue: cfg.Pipe.Queue, Enrich: e.complete})
 	e.gather = pipe.NewGatherer(pipe.GatherOptions{Log: log, Labels: e.enrich.Labels, Pipe: e.pipe})
 	env := probe.Env{Root: cfg.Host.Root, Kernel: e.kernel, Rings: e.rings, Layout: e.cgroup, Cgroups: e.index, Now: time.Now, Clock: clk.Mono,
@@ -159,6 +162,11 @@ func (e *Engine) Run(ctx context.Context, want func(name string) bool) {
 		})
 	}
 	wg.Go(func() {
+		if err := e.names.Run(pipeCtx); err != nil {
+			e.log.Error("containers get no more names", "err", err)
+		}
+	})
+	wg.Go(func() {
 		if err := e.enrich.Run(pipeCtx); err != nil {
 			e.log.Error("processes are no longer followed", "err", err)
 		}
@@ -187,7 +195,8 @@ func (e *Engine) Restart(name string, cfg any, enabled bool) {
 	}
 }
 
-// Settle waits until every probe runs or has told why it does not.
+// Settle waits until every probe runs or has told why it does not, and until
+// the names of the containers that are there are known.
 func (e *Engine) Settle(ctx context.Context) {
 	select {
 	case <-e.begun:
@@ -202,6 +211,10 @@ func (e *Engine) Settle(ctx context.Context) {
 			return
 		case <-t.C:
 		}
+	}
+	select {
+	case <-ctx.Done():
+	case <-e.names.Begun():
 	}
 }
 

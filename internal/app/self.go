@@ -61,8 +61,8 @@ var (
 		"Grows with the number of workloads and devices.")
 	storeFailing = selfMetric("huatuo_store_failing", signal.Gauge, "1", "Whether the store cannot keep metrics or events at the moment: 1, else 0.",
 		"The reason is on the System page and in the log; it ends by itself once the disk has room or can be written again.")
-	storeAside = selfMetric("huatuo_store_set_aside_total", signal.Counter, "1", "Times that a file of the store could not be read and was moved aside.",
-		"What it held is not shown any more; the files stay beside the store as evidence.")
+	storeAside = selfMetric("huatuo_store_set_aside_total", signal.Counter, "1", "Times that a file of the store could not be read and was moved aside, or cut off where it was broken.",
+		"What it held is not shown any more; the log says which file it was. Files that were moved stay beside the store as evidence.")
 	storeSamples = selfMetric("huatuo_store_samples_total", signal.Counter, "1", "Samples added to the metric history.", "Its rate times the interval is the number of series.")
 	storeRefused = selfMetric("huatuo_store_refused_samples_total", signal.Counter, "1", "Samples that the metric history did not take, by reason.",
 		"too_old: the clock stepped back by more than the store can bridge.",

@@ -13,7 +13,9 @@ import (
 	"huatuo/internal/probes/netdrop"
 	"huatuo/internal/probes/oomkill"
 	"huatuo/internal/probes/pressure"
+	"huatuo/internal/probes/process"
 	"huatuo/internal/probes/runqueue"
+	"huatuo/internal/probes/softirq"
 	"huatuo/internal/probes/vmstat"
 )
 
@@ -24,6 +26,7 @@ func All() []probe.Spec {
 		loadavg.Spec(),
 		pressure.Spec(),
 		runqueue.Spec(),
+		softirq.Spec(),
 		meminfo.Spec(),
 		vmstat.Spec(),
 		oomkill.Spec(),
@@ -31,6 +34,7 @@ func All() []probe.Spec {
 		blockio.Spec(),
 		netdev.Spec(),
 		netdrop.Spec(),
+		process.Spec(),
 		cgroupstat.Spec(),
 	}
 }

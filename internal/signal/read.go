@@ -41,7 +41,7 @@ type StoreStatus struct {
 	MetricSeries uint64        `json:"metric_series"`
 	EventBytes   int64         `json:"event_bytes"`
 	Events       int64         `json:"events"`
-	SetAside     uint64        `json:"set_aside" doc:"how often since the start something unreadable was moved aside and begun anew"`
+	SetAside     uint64        `json:"set_aside" doc:"how often since the start something unreadable was moved aside, or cut off where it was broken"`
 	OldestMetric *time.Time    `json:"oldest_metric,omitempty"`
 	OldestEvent  *time.Time    `json:"oldest_event,omitempty"`
 	Retention    RetentionInfo `json:"retention"`

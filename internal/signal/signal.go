@@ -60,18 +60,18 @@ func Areas() []Area {
 // Schema describes one signal. It is the only place where a name, a unit or a
 // help text is written down.
 type Schema struct {
-	Name   string     `json:"name"`           // metrics: the full Prometheus name; events: snake_case kind
-	Kind   Kind       `json:"kind"`           //
-	Type   MetricType `json:"type,omitempty"` // metrics only
-	Unit   string     `json:"unit,omitempty"` // metrics: base unit (seconds, bytes, ratio, "1" for a plain count)
-	Area   Area       `json:"area"`           //
+	Name   string     `json:"name"`                                          // metrics: the full Prometheus name; events: snake_case kind
+	Kind   Kind       `json:"kind"`                                          //
+	Type   MetricType `json:"type,omitempty" enum:"counter,gauge,histogram"` // metrics only
+	Unit   string     `json:"unit,omitempty"`                                // metrics: base unit (seconds, bytes, ratio, "1" for a plain count)
+	Area   Area       `json:"area"`                                          //
 	Scope  Scope      `json:"scope,omitempty"`
 	Help   string     `json:"help"`           // one sentence
 	Read   string     `json:"read,omitempty"` // how to read it, one line
 	Fields []Field    `json:"fields"`         // metrics: labels, in the order of Sample.Labels; events: members of the body
 
 	// Severity is what an event has unless its record says otherwise.
-	Severity Severity `json:"severity,omitempty"`
+	Severity Severity `json:"severity,omitempty" enum:"info,warning,critical"`
 	// body is the struct type of an event's Body.
 	body reflect.Type
 }

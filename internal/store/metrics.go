@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/oklog/ulid/v2"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/prometheus/storage"
 	"github.com/prometheus/prometheus/tsdb"
 	"github.com/prometheus/prometheus/util/compression"
@@ -153,7 +154,28 @@ func (m *metrics) tryOpen() (db *tsdb.DB, err error) {
 			err = fmt.Errorf("read metric history: %v", r)
 		}
 	}()
-	return tsdb.Open(m.dir, slog.New(quiet{m.log.Handler()}).With("part", "metrics"), nil, m.tsdbOptions(), nil)
+	reg := prometheus.NewRegistry()
+	db, err = tsdb.Open(m.dir, slog.New(quiet{m.log.Handler()}).With("part", "metrics"), reg, m.tsdbOptions(), nil)
+	if err == nil && repaired(reg) {
+		m.log.Error("the journal of the metric history was broken; what came after the broken place is lost", "path", filepath.Join(m.dir, "wal"))
+		m.count.setAside.Add(1)
+	}
+	return db, err
+}
+
+// repaired tells whether the TSDB had to cut its WAL when it was opened. Its
+// own metrics are the only place where it says so.
+func repaired(reg prometheus.Gatherer) bool {
+	families, err := reg.Gather()
+	if err != nil {
+		return false
+	}
+	for _, f := range families {
+		if f.GetName() == "prometheus_tsdb_wal_corruptions_total" {
+			return f.GetMetric()[0].GetCounter().GetValue() > 0
+		}
+	}
+	return false
 }
 
 // asideBlocksWithoutMeta sets aside the blocks that the TSDB would leave on

@@ -227,7 +227,7 @@ type Stats struct {
 	Events       uint64 // events added
 	Repeated     uint64 // events that were there already
 	EventsErased uint64 // events removed by retention
-	SetAside     uint64 // times that something unreadable was set aside
+	SetAside     uint64 // times that something unreadable was set aside, or cut off where it was broken
 }
 
 // Stats returns the counters.

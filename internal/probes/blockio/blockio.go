@@ -161,7 +161,10 @@ func devicesMax(root string) uint32 {
 // workloads returns what tells a workload by the cgroup of a request; nil, and
 // the reason in the log, when that is not possible.
 func workloads(env *probe.Env) *cgroup.Translator {
-	l, err := cgroup.Detect(env.Root)
+	l, err := env.Layout, error(nil)
+	if l == nil {
+		l, err = cgroup.Detect(env.Root)
+	}
 	if err == nil {
 		var t *cgroup.Translator
 		if t, err = l.Translator("blkio"); err == nil {

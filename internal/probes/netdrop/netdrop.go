@@ -118,7 +118,10 @@ func attach(env *probe.Env, cfg Config, rs *reasons) (*load.Object, error) {
 // kernel knows in the default hierarchy only; nil, and the reason in the log,
 // when that is not possible.
 func sockets(env *probe.Env) *cgroup.Translator {
-	l, err := cgroup.Detect(env.Root)
+	l, err := env.Layout, error(nil)
+	if l == nil {
+		l, err = cgroup.Detect(env.Root)
+	}
 	if err == nil {
 		var t *cgroup.Translator
 		if t, err = l.Translator(""); err == nil {

@@ -37,7 +37,9 @@ func sample() *bpfOomWire {
 	return w
 }
 
-func bytesOf(w *bpfOomWire) []byte { return unsafe.Slice((*byte)(unsafe.Pointer(w)), unsafe.Sizeof(*w)) }
+func bytesOf(w *bpfOomWire) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(w)), unsafe.Sizeof(*w))
+}
 
 func TestDecode(t *testing.T) {
 	for _, c := range []struct {

@@ -11,12 +11,20 @@ int main(void)
 
 	while (scanf("%llu", &u) == 1) {
 		struct ht_hist h = { 0 };
-		struct ht_hist_fine f = { 0 };
+		struct ht_hist_fine f = { 0 }, flat = { 0 };
 		int coarse = -1, fine = -1, i;
 
 		if (u > 1ULL << HT_HIST_MIN) {
 			coarse = ht_slot(u);
 			fine = ht_slot_fine(u);
+		}
+		/* The way without branches must not differ: both forms of one histogram. */
+		ht_add_flat((u64 *)&flat, sizeof(flat) / 8, u, ht_slot_flat(u));
+		for (i = 0; i < HT_SLOTS_FINE && !flat.slots[i]; i++)
+			;
+		if (flat.sum != u || (fine < 0 ? !flat.zero : i != fine)) {
+			fprintf(stderr, "ht_slot_flat(%llu) is %d, ht_slot_fine %d\n", u, i, fine);
+			return 1;
 		}
 		/* the whole way, from nanoseconds */
 		ht_observe(&h, u);
