@@ -41,3 +41,37 @@ static __always_inline u64 ht_sk_cgroup(bool btf, struct sock *sk)
 	kn = HT_READ(btf, cg, kn);
 	return HT_READ(btf, kn, id);
 }
+
+/* Both ends of a connection, as a socket or one of its stand-ins knows them. */
+struct ht_flow {
+	u8 saddr[16]; /* 4 bytes of it for IPv4 */
+	u8 daddr[16];
+	u16 sport;
+	u16 dport;
+	u16 family;
+	u16 state; /* TCP_* */
+	u32 netns;
+	u32 pad;
+};
+
+/* @c may be of a struct sock, request_sock or inet_timewait_sock: all begin with it. */
+static __always_inline void ht_flow_of(struct ht_flow *f, struct sock_common *c)
+{
+	__be16 dport = 0;
+	u8 state = 0;
+
+	bpf_core_read(&f->family, sizeof(f->family), &c->skc_family);
+	bpf_core_read(&f->sport, sizeof(f->sport), &c->skc_num);
+	bpf_core_read(&dport, sizeof(dport), &c->skc_dport);
+	f->dport = dport << 8 | dport >> 8;
+	bpf_core_read(&state, sizeof(state), (void *)&c->skc_state);
+	f->state = state;
+	f->netns = BPF_CORE_READ(c, skc_net.net, ns.inum);
+	if (f->family == AF_INET6) {
+		bpf_core_read(f->saddr, 16, &c->skc_v6_rcv_saddr);
+		bpf_core_read(f->daddr, 16, &c->skc_v6_daddr);
+	} else {
+		bpf_core_read(f->saddr, 4, &c->skc_rcv_saddr);
+		bpf_core_read(f->daddr, 4, &c->skc_daddr);
+	}
+}

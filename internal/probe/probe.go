@@ -36,7 +36,7 @@ type Spec struct {
 
 // New makes a Spec. C is the probe's own configuration; its yaml and help tags
 // are the reference. run works until ctx is done and then returns nil; it
-// calls env.Ready once its hooks are in place. It returns an error wrapping
+// calls env.Ready once its hooks are in place (Stream does it). It returns an error wrapping
 // errors.ErrUnsupported when this kernel lacks what the probe needs (it is not
 // tried again), and any other error when it cannot go on (the supervisor
 // restarts it with back-off).

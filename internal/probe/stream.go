@@ -14,16 +14,18 @@ import (
 )
 
 // Stream reads the events of o, which has the maps of bpf/include/huatuo.h,
-// until ctx is done: it then detaches o, passes on what is still in the ring,
-// and returns nil. decode turns a sample into a record; it must not keep the
-// sample. What decode cannot parse is counted as undecoded and, at most once a
-// minute, logged.
+// until ctx is done. It tells env that the probe is ready once the ring is open:
+// what a perf buffer gets before that is lost, and counted. In the end it
+// detaches o, passes on what is still in the ring, and returns nil. decode turns
+// a sample into a record; it must not keep the sample. What decode cannot parse
+// is counted as undecoded and, at most once a minute, logged.
 func Stream(ctx context.Context, env *Env, o *load.Object, decode func(raw []byte) (*signal.Record, error)) error {
 	r, err := env.Rings.Open(o.Map("ht_events"))
 	if err != nil {
 		return err
 	}
 	defer r.Close()
+	env.Ready(o.Hooks()...)
 
 	var undecoded atomic.Uint64
 	loss := &lossReader{o: o}

@@ -95,13 +95,27 @@ func (k *Kernel) tryKind(x kind) error {
 	p, err := ebpf.NewProgramWithOptions(spec, ebpf.ProgramOptions{LogDisabled: true})
 	switch {
 	case err == nil:
-		p.Close()
-		return nil
+		defer p.Close()
+		return tryAttach(x, p)
 	case errors.Is(err, btf.ErrNotFound), errors.Is(err, os.ErrNotExist):
 		return fmt.Errorf("%s: this kernel has no BTF", x)
 	default:
 		return fmt.Errorf("%s: refused by this kernel: %s", x, firstLine(err))
 	}
+}
+
+// tryAttach ties the program to its target for a moment where a kernel takes
+// the one and refuses the other: arm64 loads fentry since v5.8 and attaches it
+// since 59fea8ecdf9e ("arm64: ftrace: Add direct call support"), v6.4.
+func tryAttach(x kind, p *ebpf.Program) error {
+	if n := x.String(); n != Fentry && n != Fexit {
+		return nil
+	}
+	l, err := link.AttachTracing(link.TracingOptions{Program: p})
+	if err != nil {
+		return fmt.Errorf("%s: this kernel cannot attach it: %s", x, firstLine(err))
+	}
+	return l.Close()
 }
 
 // haveKprobes: programs load without CONFIG_KPROBE_EVENTS but cannot be

@@ -68,7 +68,6 @@ func run(ctx context.Context, env *probe.Env, cfg Config) error {
 	}
 	c := &collector{o: o, names: n, groups: groups, flights: table}
 	env.Collect(c.collect)
-	env.Ready(o.Hooks()...)
 
 	// Events of the scanner are counted besides those that the programs count.
 	s := &scanner{env: env, names: n, groups: groups, flights: table, stall: cfg.Stall, queued: o.Attached("block_rq_merge")}

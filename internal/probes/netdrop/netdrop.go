@@ -72,7 +72,6 @@ func run(ctx context.Context, env *probe.Env, cfg Config) error {
 		defer groups.Close()
 	}
 	env.Collect(func(b *signal.Batch) error { return collect(b, o, rs, groups) })
-	env.Ready(o.Hooks()...)
 
 	l := &learner{env: env, places: o.Map("normal_places"), reasons: rs}
 	d := &decoder{clock: env.Clock, reasons: rs, groups: groups, symbol: env.Symbol}

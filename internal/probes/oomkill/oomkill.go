@@ -87,7 +87,6 @@ func run(ctx context.Context, env *probe.Env, cfg Config) error {
 
 	w := &worker{env: env, snap: &snapshotter{root: env.Root, layout: layout, log: log, cfg: cfg}, queue: make(chan *signal.Record, queueLen), late: make(map[uint64]uint64)}
 	env.Collect(func(b *signal.Batch) error { return w.collect(b, o) })
-	env.Ready(o.Hooks()...)
 	done := make(chan struct{})
 	go func() { defer close(done); w.run() }()
 	d := &decoder{clock: env.Clock}

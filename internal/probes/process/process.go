@@ -118,7 +118,6 @@ func run(ctx context.Context, env *probe.Env, cfg Config) error {
 	defer o.Close()
 
 	env.Collect(load.Guard(o, func(b *signal.Batch) error { return collect(b, o) }))
-	env.Ready(o.Hooks()...)
 	return probe.Stream(ctx, env, o, func(raw []byte) (*signal.Record, error) { return decode(raw, env.Clock) })
 }
 

@@ -85,7 +85,6 @@ func run(ctx context.Context, env *probe.Env, cfg Config) error {
 	defer o.Close()
 
 	env.Collect(load.Guard(o, func(b *signal.Batch) error { return collect(b, o) }))
-	env.Ready(o.Hooks()...)
 	d := &decoder{clock: env.Clock, symbol: env.Symbol}
 	return probe.Stream(ctx, env, o, d.decode)
 }
