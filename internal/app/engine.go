@@ -31,6 +31,10 @@ import (
 // agent stops; the whole stop has 5 s.
 const drainTime = 3 * time.Second
 
+// symbolCache bounds the symbols of user-space files: a node runs some dozen
+// large binaries, and the agent as a whole has to stay below 80 MB.
+const symbolCache = 16 << 20
+
 // Engine observes.
 type Engine struct {
 	cfg    *config.Config
@@ -71,7 +75,7 @@ func NewEngine(cfg *config.Config, specs []probe.Spec, log *slog.Logger) (*Engin
 		return nil, err
 	}
 	e.ksyms = ksym.New(procOf(cfg.Host.Root))
-	e.symbol = symbol.New(symbol.Options{Kernel: e.ksyms, Proc: procOf(cfg.Host.Root)})
+	e.symbol = symbol.New(symbol.Options{Kernel: e.ksyms, Proc: procOf(cfg.Host.Root), CacheBytes: symbolCache})
 	redact := enrich.NoRedaction()
 	if cfg.Enrich.Redact {
 		if redact, err = enrich.NewRedactor(cfg.Enrich.RedactPatterns); err != nil {
