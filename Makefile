@@ -69,8 +69,8 @@ ui/apitypes/node_modules: ui/apitypes/package-lock.json
 	touch $@
 
 ##@ Tests
-.PHONY: test deps check fmt unit race ktest e2e browser fuzz bench
-test: deps check unit race ktest e2e browser ## everything that CI runs (root)
+.PHONY: test deps check fmt unit race ktest e2e containers k8stest browser fuzz bench
+test: deps check unit race ktest e2e containers browser ## everything that CI runs (root)
 
 deps: ## install what tests and generation need from the distribution (root)
 	.ci/deps
@@ -102,8 +102,27 @@ ktest: ## kernel tests on this kernel, one package at a time (root)
 e2e: ## black box: the built agent, real faults, what it says about them (root)
 	$(GO) test -p 1 -count=1 -v -timeout 20m -skip '$(BROWSER)' ./test/e2e/...
 
+containers: ## Docker, containerd and podman run containers: what the agent calls them (root)
+	$(GO) test -p 1 -count=1 -v -timeout 10m ./test/containers/...
+
+k8stest: ## the same with a kubelet and static pods; builds it once, in 7 minutes of CPU, into HUATUO_CACHE (root)
+	HUATUO_KUBELET=$$(test/containers/kubelet.sh) $(GO) test -p 1 -count=1 -v -timeout 10m -run '^TestKubelet' ./test/containers/...
+
 browser: ## every page of the console in a real browser, with real data (root)
 	HUATUO_SCREENSHOTS=$(CURDIR)/bin/screenshots $(GO) test -count=1 -v -timeout 20m -run '$(BROWSER)' ./test/e2e/...
+
+.PHONY: vmtest vmtest-lab vmtest-docs
+vmtest: ## kernel tests and the agent on other kernels in qemu; K=6.1 and P=runqueue choose
+	$(GO) run ./test/vm -k '$(K)' -p '$(P)'
+	$(if $(P),,$(GO) run ./tools/kernels)
+
+vmtest-lab: ## the same on kernels without BTF and without kprobes, built once (10 CPU minutes)
+	nice -n 19 test/vm/lab.sh lab-nobtf lab-nokprobes
+	$(GO) run ./test/vm -lab -k '$(K)' -p '$(P)'
+	$(if $(P),,$(GO) run ./tools/kernels)
+
+vmtest-docs: ## docs/reference/kernels.md from the last runs of both
+	$(GO) run ./tools/kernels -write
 
 fuzz: ## every fuzz target for T=30s
 	@for f in $$(grep -rl --include='*_test.go' '^func Fuzz' internal); do \

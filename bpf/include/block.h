@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /* block.h - what we read of a block request. */
 #pragma once
+#include "flat.h"
+#include "kernfs.h"
 
 enum ht_io_op { HT_IO_READ, HT_IO_WRITE, HT_IO_FLUSH, HT_IO_DISCARD, HT_IO_OTHER, HT_IO_OPS };
 
 /* REQ_OP_MASK and the first of enum req_op have not changed since v4.10. */
 static __always_inline u32 ht_io_op(u32 cmd_flags)
 {
-	u32 op = cmd_flags & 0xff;
+	u64 op = cmd_flags & 0xff;
 
-	return op < HT_IO_OTHER ? op : HT_IO_OTHER;
+	return op - ht_less(HT_IO_OTHER, op) * (op - HT_IO_OTHER);
 }
 
 /*
@@ -41,40 +43,40 @@ enum ht_io_class {
  */
 static __always_inline u32 ht_io_class(s32 error)
 {
-	if (error >= 0)
-		return error < HT_IO_REST ? error : HT_IO_REST;
-	switch (-error) {
-	case 95: /* EOPNOTSUPP */
-		return HT_IO_NOTSUPP;
-	case 110: /* ETIMEDOUT */
-		return HT_IO_TIMEOUT;
-	case 28: /* ENOSPC */
-		return HT_IO_NOSPC;
-	case 67: /* ENOLINK */
-		return HT_IO_TRANSPORT;
-	case 121: /* EREMOTEIO */
-		return HT_IO_TARGET;
-	case 52: /* EBADE */
-		return HT_IO_RESERVATION;
-	case 61: /* ENODATA */
-		return HT_IO_MEDIUM;
-	case 84: /* EILSEQ */
-		return HT_IO_PROTECTION;
-	case 12: /* ENOMEM */
-		return HT_IO_RESOURCE;
-	case 5: /* EIO */
-		return HT_IO_IOERR;
-	case 11: /* EAGAIN */
-		return HT_IO_AGAIN;
-	default:
-		return HT_IO_REST;
-	}
+	u64 negative = (u64)(s64)error >> 63, known = 0, class = 0, e;
+
+	barrier_var(negative); /* see flat.h */
+	e = ((s64)error ^ -negative) + negative;
+#define HT_IO_ERRNO(errno, is)                                                                                         \
+	({                                                                                                             \
+		u64 hit = ht_equal(e, errno);                                                                          \
+		known |= hit;                                                                                          \
+		class |= hit * (is);                                                                                   \
+	})
+	HT_IO_ERRNO(95 /* EOPNOTSUPP */, HT_IO_NOTSUPP);
+	HT_IO_ERRNO(110 /* ETIMEDOUT */, HT_IO_TIMEOUT);
+	HT_IO_ERRNO(28 /* ENOSPC */, HT_IO_NOSPC);
+	HT_IO_ERRNO(67 /* ENOLINK */, HT_IO_TRANSPORT);
+	HT_IO_ERRNO(121 /* EREMOTEIO */, HT_IO_TARGET);
+	HT_IO_ERRNO(52 /* EBADE */, HT_IO_RESERVATION);
+	HT_IO_ERRNO(61 /* ENODATA */, HT_IO_MEDIUM);
+	HT_IO_ERRNO(84 /* EILSEQ */, HT_IO_PROTECTION);
+	HT_IO_ERRNO(12 /* ENOMEM */, HT_IO_RESOURCE);
+	HT_IO_ERRNO(5 /* EIO */, HT_IO_IOERR);
+	HT_IO_ERRNO(11 /* EAGAIN */, HT_IO_AGAIN);
+#undef HT_IO_ERRNO
+	class += (1 - known) * HT_IO_REST;
+	e -= ht_less(HT_IO_REST, e) * (e - HT_IO_REST);
+	return negative * class + (1 - negative) * e;
 }
 
-/* Not what a caller provokes by asking (an operation that the device lacks, RWF_NOWAIT) or what is tried again. */
+/* Not what went well, what a caller provokes by asking (an operation that the device lacks, RWF_NOWAIT) or what is tried again. */
 static __always_inline bool ht_io_abnormal(u32 class)
 {
-	return class != HT_IO_NOTSUPP && class != HT_IO_RESOURCE && class != HT_IO_DM_REQUEUE && class != HT_IO_AGAIN;
+	const u32 normal =
+		1 << HT_IO_OK | 1 << HT_IO_NOTSUPP | 1 << HT_IO_RESOURCE | 1 << HT_IO_DM_REQUEUE | 1 << HT_IO_AGAIN;
+
+	return !(normal >> (class & 31) & 1);
 }
 
 /*
@@ -126,5 +128,5 @@ static __always_inline u64 ht_rq_cgroup(bool btf, struct request *rq)
 	blkcg = HT_READ(btf, blkg, blkcg);
 	cg = HT_READ(btf, blkcg, css.cgroup);
 	kn = HT_READ(btf, cg, kn);
-	return HT_READ(btf, kn, id);
+	return ht_kernfs_id(btf, kn);
 }

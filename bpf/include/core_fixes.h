@@ -7,9 +7,30 @@
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
+/* cf25e24db61c ("time: Rename tsk->real_start_time to ->start_boottime"), v5.5 */
+struct task_struct___5_4_0 {
+	u64 real_start_time;
+};
+
 /* 2f064a59a11f ("sched: Change task_struct::state"), v5.14: state -> __state */
 struct task_struct___5_13_0 {
 	long state;
+};
+
+/*
+ * 67c0496e87d1 ("kernfs: convert kernfs_node->id from union kernfs_node_id to u64"),
+ * v5.5: before, the inode number is half of the id, the rest counts its uses
+ */
+union kernfs_node_id {
+	struct {
+		u32 ino;
+		u32 generation;
+	};
+	u64 id;
+};
+
+struct kernfs_node___5_4_0 {
+	union kernfs_node_id id;
 };
 
 /* f3fa33acca9f ("block: remove the ->rq_disk field in struct request"), v5.17: rq_disk -> q->disk */
@@ -24,6 +45,16 @@ struct mm_rss_stat {
 
 struct mm_struct___6_1_0 {
 	struct mm_rss_stat rss_stat;
+};
+
+/*
+ * "mm/vmscan: drop may_writepage and classzone_idx from direct reclaim begin
+ * template", v5.2: (order, may_writepage, gfp, classzone_idx) -> (order, gfp).
+ * BTF of these kernels does not have the arguments, but what the tracepoint
+ * records.
+ */
+struct trace_event_raw_mm_vmscan_direct_reclaim_begin_template___5_1_0 {
+	int may_writepage;
 };
 
 /* 8520e224f547 ("bpf, cgroups: Fix cgroup v2 fallback on v1/v2 mixed mode"), v5.15: val -> cgroup */

@@ -9,6 +9,7 @@
  * 2^-20 s (954 ns) goes to `zero`, what is longer than 2^7 s to the last slot.
  */
 #pragma once
+#include "flat.h"
 
 #define HT_HIST_MIN (30 - 20) /* log2 of the lower bound, in units */
 #define HT_HIST_MAX (30 + 7)
@@ -99,27 +100,59 @@ static __always_inline u64 ht_slot_flat(u64 u)
 	v = (v & 0x3333333333333333ULL) + ((v >> 2) & 0x3333333333333333ULL);
 	v = (v + (v >> 4)) & 0x0f0f0f0f0f0f0f0fULL;
 	l = ((v * 0x0101010101010101ULL) >> 56) - 1;
-	/* as in ht_slot_fine(), and right below 2^48, beyond all slots; the sign of a difference is a comparison */
+	/* as in ht_slot_fine(), and right below 2^48, beyond all slots */
 	m = (u << 16) >> l;
-	return 4 * (l - HT_HIST_MIN) + ((77935 - m) >> 63) + ((92681 - m) >> 63) + ((110217 - m) >> 63);
+	return 4 * (l - HT_HIST_MIN) + ht_less(77935, m) + ht_less(92681, m) + ht_less(110217, m);
 }
 
-/*
- * ht_add_flat - count an observation of @u units in slot @slot of a histogram of
- * @words u64: zero, sum, and the slots. One branch, whatever u is.
- */
+/* Where an observation of @u units in slot @slot counts in a histogram of @words u64: zero, sum, and the slots. */
+static __always_inline u64 ht_index_flat(u64 words, u64 u, u64 slot)
+{
+	u64 i = (2 + slot) * ht_less(1ULL << HT_HIST_MIN, u); /* 0: zero */
+
+	i -= ht_less(words - 1, i) * (i - (words - 1)); /* what is too long counts in the last slot */
+	asm volatile("" : "+r"(i)); /* what is compared is what is used, or the verifier does not see the bound */
+	return i;
+}
+
+/* ht_add_flat - count an observation as ht_index_flat() says. One branch, whatever u is. */
 static __always_inline void ht_add_flat(u64 *h, u64 words, u64 u, u64 slot)
 {
-	u64 i = (2 + slot) * (((1ULL << HT_HIST_MIN) - u) >> 63); /* 0: zero */
-	long long over = i - (words - 1);
+	u64 i = ht_index_flat(words, u, slot);
 
 	h[1] += u;
-	i -= over & ~(over >> 63); /* what is too long counts in the last slot */
-	asm volatile("" : "+r"(i)); /* what is compared is what is used, or the verifier does not see the bound */
 	if (i < words)
 		h[i]++;
 }
 
+#ifdef HT_LEGACY
+/*
+ * Old verifiers prune little of what they have walked and give up at 131,072
+ * instructions, so all histograms of this flavour are counted flat.
+ */
+static __always_inline void ht_observe(struct ht_hist *h, u64 ns)
+{
+	u64 u = ht_units(ns);
+
+	ht_add_flat((u64 *)h, sizeof(*h) / 8, u, ht_slot_flat(u) >> 2); /* four fine slots are a coarse one */
+}
+
+static __always_inline void ht_observe_fine(struct ht_hist_fine *h, u64 ns)
+{
+	u64 u = ht_units(ns);
+
+	ht_add_flat((u64 *)h, sizeof(*h) / 8, u, ht_slot_flat(u));
+}
+
+static __always_inline void ht_observe_shared(struct ht_hist *h, u64 ns)
+{
+	u64 u = ht_units(ns), i = ht_index_flat(sizeof(*h) / 8, u, ht_slot_flat(u) >> 2);
+
+	__sync_fetch_and_add(&h->sum, u);
+	if (i < sizeof(*h) / 8)
+		__sync_fetch_and_add((u64 *)h + i, 1);
+}
+#else
 /* h is per CPU, so plain additions do. */
 static __always_inline void ht_observe(struct ht_hist *h, u64 ns)
 {
@@ -136,6 +169,22 @@ static __always_inline void ht_observe(struct ht_hist *h, u64 ns)
 		h->slots[i]++;
 }
 
+/* The same for a histogram that CPUs share: for what is rare, where a copy per CPU would cost too much memory. */
+static __always_inline void ht_observe_shared(struct ht_hist *h, u64 ns)
+{
+	u64 u = ht_units(ns);
+	u32 i;
+
+	__sync_fetch_and_add(&h->sum, u);
+	if (u <= 1ULL << HT_HIST_MIN) {
+		__sync_fetch_and_add(&h->zero, 1);
+		return;
+	}
+	i = ht_slot(u);
+	if (i < HT_SLOTS_COARSE)
+		__sync_fetch_and_add(&h->slots[i], 1);
+}
+
 static __always_inline void ht_observe_fine(struct ht_hist_fine *h, u64 ns)
 {
 	u64 u = ht_units(ns);
@@ -150,3 +199,4 @@ static __always_inline void ht_observe_fine(struct ht_hist_fine *h, u64 ns)
 	if (i < HT_SLOTS_FINE)
 		h->slots[i]++;
 }
+#endif /* HT_LEGACY */

@@ -9,11 +9,23 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_tracing.h>
+#include "flavour.h"
 #include "core_fixes.h"
 #include "hook.h"
 
-/* Set by the loader before the load: constants for the verifier. */
-const volatile bool ht_use_ring = true; /* false: ht_events is a perf event array */
+/*
+ * HT_WIRE() keeps a struct that goes to user space in the object's BTF, for
+ * bpf2go. The section is one that no loader makes a map of.
+ */
+#define HT_WIRE(name) const struct name *_##name SEC(".wire") = NULL
+
+/* Whether events go through a ring buffer; else ht_events is a perf event array. */
+#ifdef HT_LEGACY
+static __always_inline bool ht_ring(void) { return false; }
+#else
+HT_CONST(bool, ht_use_ring, true); /* the loader knows */
+static __always_inline bool ht_ring(void) { return HT_GET(ht_use_ring); }
+#endif
 
 /* Number of kinds of event that one object may rate-limit on its own. */
 #define HT_KINDS 4
@@ -37,8 +49,14 @@ struct {
 #define HT_RING_BYTES (512 * 1024)
 
 struct {
+#ifdef HT_LEGACY
+	__uint(type, BPF_MAP_TYPE_PERF_EVENT_ARRAY);
+	__uint(key_size, sizeof(u32));
+	__uint(value_size, sizeof(u32));
+#else
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, HT_RING_BYTES);
+#endif
 } ht_events SEC(".maps");
 
 /* Where an event is built when there is no ring buffer to reserve in. */
@@ -114,7 +132,7 @@ static __always_inline void *ht_reserve(u64 size)
 	u32 zero = 0;
 	void *e;
 
-	if (!ht_use_ring)
+	if (!ht_ring())
 		return bpf_map_lookup_elem(&ht_scratch, &zero);
 	e = bpf_ringbuf_reserve(&ht_events, size, 0);
 	if (!e)
@@ -132,7 +150,7 @@ static __always_inline void ht_submit(void *ctx, void *e, u64 size)
 {
 	u64 flags = BPF_RB_NO_WAKEUP;
 
-	if (!ht_use_ring) {
+	if (!ht_ring()) {
 		if (bpf_perf_event_output(ctx, &ht_events, BPF_F_CURRENT_CPU, e, size))
 			ht_count(HT_RING_FULL);
 		return;
@@ -145,7 +163,7 @@ static __always_inline void ht_submit(void *ctx, void *e, u64 size)
 /* ht_submit_now - ht_submit() of what is rare and must be looked into at once: it wakes user space. */
 static __always_inline void ht_submit_now(void *ctx, void *e, u64 size)
 {
-	if (ht_use_ring)
+	if (ht_ring())
 		bpf_ringbuf_submit(e, BPF_RB_FORCE_WAKEUP);
 	else
 		ht_submit(ctx, e, size);

@@ -166,6 +166,7 @@ struct task_struct {
 
 /* mm/, fs/ */
 struct compact_control {
+	unsigned int gfp_mask;
 	int order;
 };
 

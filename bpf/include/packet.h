@@ -143,7 +143,7 @@ static __always_inline void ht_parse_sock(bool btf, struct ht_packet *p, struct 
 	} else {
 		return;
 	}
-	p->proto = HT_READ(btf, sk, sk_protocol);
+	p->proto = ht_sk_protocol(btf, sk);
 	p->sport = HT_READ(btf, sk, __sk_common.skc_num);
 	p->dport = bpf_ntohs(HT_READ(btf, sk, __sk_common.skc_dport));
 	p->ports = p->proto == IPPROTO_TCP || p->proto == IPPROTO_UDP;
@@ -183,7 +183,7 @@ static __always_inline s32 ht_classify(bool btf, struct sk_buff *skb, struct soc
 	if (sk) {
 		family = HT_READ(btf, sk, __sk_common.skc_family);
 		if (family == AF_INET || family == AF_INET6)
-			return ht_proto_of(HT_READ(btf, sk, sk_protocol));
+			return ht_proto_of(ht_sk_protocol(btf, sk));
 		if (!eth)
 			return -1;
 	}

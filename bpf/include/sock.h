@@ -1,11 +1,20 @@
 /* SPDX-License-Identifier: GPL-2.0 */
 /* sock.h - what we read of a socket. */
 #pragma once
+#include "kernfs.h"
 
 #define AF_INET 2
 #define AF_INET6 10
 #define TCP_TIME_WAIT 6
 #define TCP_NEW_SYN_RECV 12
+
+/* A bit field before bf9765145b85 ("sock: Make sk_protocol a 16-bit value"), v5.6 */
+static __always_inline u16 ht_sk_protocol(bool btf, struct sock *sk)
+{
+	if (btf)
+		return BPF_CORE_READ_BITFIELD(sk, sk_protocol);
+	return BPF_CORE_READ_BITFIELD_PROBED(sk, sk_protocol);
+}
 
 /* Whether sk is a struct sock, and not one of the small stand-ins for a connection that has none (yet or any more). */
 static __always_inline bool ht_sk_full(bool btf, struct sock *sk)
@@ -39,7 +48,7 @@ static __always_inline u64 ht_sk_cgroup(bool btf, struct sock *sk)
 	if (!cg)
 		return 0;
 	kn = HT_READ(btf, cg, kn);
-	return HT_READ(btf, kn, id);
+	return ht_kernfs_id(btf, kn);
 }
 
 /* Both ends of a connection, as a socket or one of its stand-ins knows them. */

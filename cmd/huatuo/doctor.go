@@ -29,11 +29,21 @@ type checkup struct {
 	Arch         string         `json:"arch"`
 	BTF          string         `json:"btf"`
 	Ring         string         `json:"ring"`
+	Flavour      string         `json:"flavour"`
+	WhyLegacy    string         `json:"why_legacy,omitempty"`
 	CgroupMode   string         `json:"cgroup_mode"`
 	Capabilities []string       `json:"capabilities"`
+	Missing      []missing      `json:"missing_capabilities"`
 	BPF          string         `json:"bpf"` // "usable", or why not
 	Lockdown     string         `json:"lockdown,omitempty"`
 	Probes       []probe.Status `json:"probes"`
+}
+
+// missing is a capability that this process does not have.
+type missing struct {
+	Name    string `json:"name"`
+	Needed  bool   `json:"needed"`
+	Without string `json:"without"` // what is lost
 }
 
 func (c *cli) doctorCmd() *cobra.Command {
@@ -75,10 +85,15 @@ func (c *cli) doctor(cmd *cobra.Command, output string) error {
 	settle, stop := context.WithTimeout(ctx, doctorWait)
 	e.Settle(settle)
 	stop()
+	have, lack := capabilities()
 	r := checkup{
 		Kernel: app.KernelRelease(), Arch: runtime.GOARCH, BTF: e.Kernel().BTF(), Ring: e.Kernel().Ring(),
-		CgroupMode: e.CgroupMode(), Capabilities: capabilities(), BPF: "usable", Lockdown: lockdown(), Probes: e.Statuses(),
+		CgroupMode: e.CgroupMode(), Capabilities: names(have), Missing: []missing{}, BPF: "usable", Lockdown: lockdown(), Probes: e.Statuses(),
 	}
+	for _, c := range lack {
+		r.Missing = append(r.Missing, missing{c.name, c.needed, c.without})
+	}
+	r.Flavour, r.WhyLegacy = e.Kernel().Flavour()
 	if err := e.Kernel().Usable(); err != nil {
 		r.BPF = err.Error()
 	}
@@ -116,12 +131,21 @@ func (r *checkup) print(out io.Writer) error {
 	fmt.Fprintf(w, "kernel\t%s %s\n", r.Kernel, r.Arch)
 	fmt.Fprintf(w, "BTF\t%s\n", r.BTF)
 	fmt.Fprintf(w, "events by\t%s\n", r.Ring)
+	if r.WhyLegacy != "" {
+		fmt.Fprintf(w, "objects\t%s: %s\n", r.Flavour, r.WhyLegacy)
+	}
 	fmt.Fprintf(w, "cgroups\t%s\n", r.CgroupMode)
 	fmt.Fprintf(w, "BPF\t%s\n", r.BPF)
 	if r.Lockdown != "" {
 		fmt.Fprintf(w, "lockdown\t%s\n", r.Lockdown)
 	}
-	fmt.Fprintf(w, "capabilities\t%s\n\n", strings.Join(r.Capabilities, " "))
+	fmt.Fprintf(w, "capabilities\t%s\n", strings.Join(r.Capabilities, " "))
+	for _, m := range r.Missing {
+		if m.Needed {
+			fmt.Fprintf(w, "without %s\t%s\n", m.Name, m.Without)
+		}
+	}
+	fmt.Fprintln(w)
 	fmt.Fprintf(w, "PROBE\tSTATE\tHOOK\tBY\tREMARK\n")
 	for _, p := range r.Probes {
 		if len(p.Hooks) == 0 {
@@ -140,34 +164,6 @@ func (r *checkup) print(out io.Writer) error {
 		}
 	}
 	return w.Flush()
-}
-
-// capabilityNames are those that some part of the agent uses, by their number
-// in include/uapi/linux/capability.h.
-var capabilityNames = []struct {
-	bit  int
-	name string
-}{{2, "dac_read_search"}, {12, "net_admin"}, {19, "sys_ptrace"}, {21, "sys_admin"}, {24, "sys_resource"}, {34, "syslog"}, {38, "perfmon"}, {39, "bpf"}}
-
-// capabilities lists those of capabilityNames that this process has.
-func capabilities() []string {
-	out := []string{}
-	b, err := os.ReadFile("/proc/self/status")
-	if err != nil {
-		return out
-	}
-	var eff uint64
-	for line := range strings.Lines(string(b)) {
-		if v, ok := strings.CutPrefix(line, "CapEff:"); ok {
-			fmt.Sscanf(strings.TrimSpace(v), "%x", &eff)
-		}
-	}
-	for _, c := range capabilityNames {
-		if eff&(1<<c.bit) != 0 {
-			out = append(out, c.name)
-		}
-	}
-	return out
 }
 
 // lockdown returns the kernel's lockdown mode, "" when it tells none.

@@ -247,7 +247,7 @@ func (a *App) watchCost(ctx context.Context) {
 		}
 		wait = bpfCostEvery
 		if err := a.cost.measureBPF(a.engine.Statuses(), bpfCostFor); err != nil {
-			a.log.Info("the cost of BPF programs cannot be measured on this kernel", "err", err)
+			a.log.Info("what the agent's BPF programs cost is not measured: it needs CAP_SYS_ADMIN", "err", err)
 			return
 		}
 	}

@@ -23,7 +23,13 @@ var (
 		"0: the source is there and does not answer, so its containers go by their ids. A source that is not on the machine has no series.",
 		signal.Field{Name: "source", Help: "docker, containerd, podman-store, kubelet, …"})
 	namesKnown = selfMetric("huatuo_names_known", signal.Gauge, "1", "Containers whose names are known, those of the last 10 minutes included.", "Bounded at 8192.")
+	namesDeferred = selfMetric("huatuo_names_deferred_total", signal.Counter, "1", "New containers that were not asked for at once, because too many were waiting.",
+		"Their events of the first seconds go by the container's id. Above 0: a runtime answers slowly.")
 )
+
+func containerSchemas() []*signal.Schema {
+	return []*signal.Schema{containerInfo, containerStart, containerRestarts, runtimeUp, namesKnown, namesDeferred}
+}
 
 func infoFields() []signal.Field {
 	return []signal.Field{
@@ -122,6 +128,7 @@ func (e *Engine) collectContainers(info *signal.Schema, chosen []infoLabel) func
 			}
 		}
 		b.Value(namesKnown, float64(e.names.Len()))
+		b.Value(namesDeferred, float64(e.names.Deferred()))
 		if e.index == nil {
 			return nil
 		}

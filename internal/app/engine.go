@@ -100,7 +100,7 @@ func (e *Engine) openKernel() error {
 		e.log.Warn("workloads cannot be told apart", "err", err)
 		e.cgroup = nil
 	}
-	o := load.Options{BTF: e.cfg.Kernel.BTF, Kinds: e.cfg.Kernel.Hooks, Ring: e.cfg.Kernel.Ring}
+	o := load.Options{BTF: e.cfg.Kernel.BTF, Kinds: e.cfg.Kernel.Hooks, Ring: e.cfg.Kernel.Ring, Flavour: e.cfg.Kernel.Flavour}
 	if e.cgroup != nil {
 		if e.index, err = cgroup.NewIndex(e.cgroup, cgroup.IndexOptions{Log: e.log}); err != nil {
 			return err

@@ -79,7 +79,7 @@ func selfMetric(name string, typ signal.MetricType, unit, help, read string, lab
 // SelfSchemas lists the agent's own metrics, for the catalogue and the docs.
 func SelfSchemas() []*signal.Schema {
 	return append([]*signal.Schema{buildInfo, probeState, eventsObserved, eventsDropped, eventsRouted, sinkEvents, signalsTotal,
-		selfCPU, selfRSS, selfBPF, selfStart, unresolved, frames, storeBytes, storeSeries, storeFailing, storeAside, storeSamples, storeRefused}, append(console.Schemas(), prom.Schemas()...)...)
+		selfCPU, selfRSS, selfBPF, selfStart, unresolved, frames, storeBytes, storeSeries, storeFailing, storeAside, storeSamples, storeRefused}, append(append(console.Schemas(), prom.Schemas()...), containerSchemas()...)...)
 }
 
 // Build says which agent this is.

@@ -109,7 +109,7 @@ func (s *supervisor) keep(ctx context.Context, p *supervised, cfg any) {
 			return
 		}
 		if errors.Is(err, errors.ErrUnsupported) {
-			s.log.Warn("probe cannot run on this kernel", "probe", p.spec.Name, "err", err)
+			s.log.Warn("probe cannot run here", "probe", p.spec.Name, "err", err)
 			s.set(p, probe.Unsupported, err.Error())
 			return
 		}

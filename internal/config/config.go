@@ -70,9 +70,10 @@ type Host struct {
 
 // Kernel configures how BPF programs are loaded.
 type Kernel struct {
-	BTF   string   `yaml:"btf" flag:"btf" help:"BTF of the running kernel for kernels without /sys/kernel/btf/vmlinux: a file, or a directory of <release>.btf files."`
-	Hooks []string `yaml:"hooks" enum:"tp_btf,raw_tp,tracepoint,fentry,fexit,kprobe,perf_event,iter" help:"Kinds of attachment that may be used; empty: all. For tests, and to work around a kernel bug."`
-	Ring  string   `yaml:"ring" enum:"auto,ringbuf,perf" help:"How events come out of the kernel; auto: the ring buffer where there is one (5.8), else the perf buffer."`
+	BTF     string   `yaml:"btf" flag:"btf" help:"BTF of the running kernel for kernels without /sys/kernel/btf/vmlinux: a file, or a directory of <release>.btf files."`
+	Hooks   []string `yaml:"hooks" enum:"tp_btf,raw_tp,tracepoint,fentry,fexit,kprobe,perf_event,iter" help:"Kinds of attachment that may be used; empty: all. For tests, and to work around a kernel bug."`
+	Ring    string   `yaml:"ring" enum:"auto,ringbuf,perf" help:"How events come out of the kernel; auto: the ring buffer where there is one (5.8), else the perf buffer."`
+	Flavour string   `yaml:"flavour" enum:"auto,modern,legacy" help:"Which objects are loaded; auto: the legacy ones where the kernel lacks what the modern ones need (5.5). For tests, and to work around a kernel bug."`
 }
 
 // Store configures the embedded store.
@@ -157,7 +158,7 @@ func Default(specs []probe.Spec) *Config {
 		Listen: "127.0.0.1:19704",
 		Log:    Log{Level: "info", Format: "text"},
 		Host:   Host{Root: "/"},
-		Kernel: Kernel{Ring: "auto"},
+		Kernel: Kernel{Ring: "auto", Flavour: "auto"},
 		Store: Store{
 			Enabled: true,
 			Dir:     "/var/lib/huatuo",

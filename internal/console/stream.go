@@ -100,6 +100,9 @@ func (s *Server) resume(ctx context.Context, out *sse, f signal.EventFilter, aft
 	more := false
 	for len(missed) < maxResume {
 		page, err := s.opt.Events.Events(ctx, f)
+		if ctx.Err() != nil {
+			return ctx.Err() // the client has gone
+		}
 		if err != nil {
 			s.log.Warn("resume stream", "error", err)
 			return out.problem(err)

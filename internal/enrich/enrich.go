@@ -42,6 +42,8 @@ type Names interface {
 	// Pending returns a channel that is closed when the question for a
 	// container that is being asked now has its answer; nil when none is.
 	Pending(id string) <-chan struct{}
+	// Renames counts changes of names that were given before.
+	Renames() uint64
 }
 
 // Options say what an Enricher works with.
@@ -168,14 +170,11 @@ func (e *Enricher) lack(r *signal.Record, what string) {
 // At most Options.MaxWorkloads living workloads have labels of their own; one
 // that comes later has container="other" for all its life. So has a container
 // that was never asked for while it lived, and one younger than a minute when
-// more than Options.MaxWorkloads have come within two hours.
+// more than Options.MaxWorkloads have come within two hours, and a workload that
+// has been gone for half a minute.
 func (e *Enricher) Labels(cgroupID uint64) (namespace, pod, container, unit string, known bool) {
-	w := e.work.labelled(cgroupID)
-	if w == nil {
-		return "", "", "", "", false
-	}
-	l := &w.labels
-	return l.namespace, l.pod, l.container, l.unit, true
+	l, known := e.work.labelsOf(cgroupID)
+	return l.namespace, l.pod, l.container, l.unit, known
 }
 
 // Seen tells that these processes live, so that they are known when they are

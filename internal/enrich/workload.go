@@ -26,6 +26,11 @@ const (
 	// settled is the age of a workload that has labels of its own even when
 	// many have come in a short time.
 	settled = time.Minute
+	// linger is how long series of a workload that has gone are kept, so that
+	// what it did last is seen: two scrapes at the usual interval. Collectors
+	// that read BPF maps report the dead for hours; what they add to other is
+	// nothing, because those counters stand still.
+	linger = 30 * time.Second
 	// headTime is how long the store holds series in memory. In that time as
 	// many new sets of labels may come as the cap allows at a time.
 	headTime = 2 * time.Hour
@@ -49,6 +54,7 @@ type workload struct {
 	judged    bool
 	holds     bool // counts in admitted[labels]
 	gone      bool
+	goneAt    time.Time
 }
 
 // workloads maps cgroup ids to workloads.
@@ -67,6 +73,7 @@ type workloads struct {
 	fresh    bucket               // new sets of labels that may be given out
 	vain     int                  // names waited for in vain since one came
 	gen      uint64               // of the index, when it was last followed
+	renames  uint64               // of names, likewise
 }
 
 func newWorkloads(index *cgroup.Index, names Names, limit int, now func() time.Time) *workloads {
@@ -144,8 +151,11 @@ func (ws *workloads) rename(id uint64, w *workload) *workload {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	cur := ws.byID[id]
-	if cur == nil || cur.named {
-		return or(cur, w)
+	switch {
+	case cur == nil || cur.path != w.path:
+		return w
+	case cur.named && !named: // somebody else was faster
+		return cur
 	}
 	n := *cur
 	n.container, n.own, n.named = c, own, named
@@ -161,19 +171,23 @@ func (ws *workloads) rename(id uint64, w *workload) *workload {
 	return &n
 }
 
-func or(a, b *workload) *workload {
-	if a != nil {
-		return a
+// labelsOf returns the labels of a group's series, false when the group is not
+// known.
+func (ws *workloads) labelsOf(id uint64) (labels, bool) {
+	w := ws.get(id)
+	switch {
+	case w == nil:
+		return labels{}, false
+	case w.gone && ws.now().Sub(w.goneAt) > linger:
+		return labels{container: other}, true
+	case w.judged:
+		return w.labels, true
 	}
-	return b
+	return ws.judged(id, w).labels, true
 }
 
-// labelled is get, with the labels judged.
-func (ws *workloads) labelled(id uint64) *workload {
-	w := ws.get(id)
-	if w == nil || w.judged {
-		return w
-	}
+// judged returns what stands in w's place once its labels are decided about.
+func (ws *workloads) judged(id uint64, w *workload) *workload {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	if cur := ws.byID[id]; cur != nil {
@@ -248,7 +262,7 @@ func isContainer(path string) bool {
 }
 
 func (ws *workloads) make(e cgroup.Entry) *workload {
-	w := &workload{path: e.Path, identity: e.Identity, gone: e.Gone, seen: ws.now()}
+	w := &workload{path: e.Path, identity: e.Identity, seen: ws.now(), gone: e.Gone, goneAt: ws.now()}
 	w.container, w.own, w.named = ws.identify(e.Path, e.Identity)
 	w.container.Gone = e.Gone
 	return w
@@ -263,22 +277,25 @@ func (ws *workloads) tidy() {
 	ws.mu.Lock()
 	changed := gen != ws.gen
 	ws.gen = gen
-	var unnamed map[uint64]*workload
+	renamed := false
+	if ws.names != nil {
+		n := ws.names.Renames()
+		renamed = n != ws.renames
+		ws.renames = n
+	}
+	ask := make(map[uint64]*workload)
 	for id, w := range ws.byID {
-		if !changed && w.named {
+		if !changed && !renamed && w.named {
 			continue
 		}
-		if w = ws.follow(id, w); w != nil && !w.named {
-			if unnamed == nil {
-				unnamed = make(map[uint64]*workload)
-			}
-			unnamed[id] = w
+		if w = ws.follow(id, w); w != nil && (!w.named || renamed && w.container.ID+w.container.PodUID != "") {
+			ask[id] = w
 		}
 	}
 	now := ws.now()
 	maps.DeleteFunc(ws.recent, func(_ labels, t time.Time) bool { return now.Sub(t) > headTime })
 	ws.mu.Unlock()
-	for id, w := range unnamed {
+	for id, w := range ask {
 		ws.rename(id, w)
 	}
 }
@@ -295,7 +312,7 @@ func (ws *workloads) follow(id uint64, w *workload) *workload {
 	case e.Gone && !w.gone:
 		ws.release(w)
 		dead := *w
-		dead.gone, dead.container.Gone, dead.holds = true, true, false
+		dead.gone, dead.goneAt, dead.container.Gone, dead.holds = true, ws.now(), true, false
 		ws.byID[id] = &dead
 		return &dead
 	}

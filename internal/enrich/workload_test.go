@@ -23,6 +23,7 @@ type fakeNames struct {
 	mu      sync.Mutex
 	m, pods map[string]Name
 	pending map[string]chan struct{}
+	renames uint64
 }
 
 func (f *fakeNames) Container(id string) (Name, bool) {
@@ -46,6 +47,12 @@ func (f *fakeNames) Pending(id string) <-chan struct{} {
 		return ch
 	}
 	return nil
+}
+
+func (f *fakeNames) Renames() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.renames
 }
 
 func (f *fakeNames) set(id string, n Name) {

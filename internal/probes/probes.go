@@ -7,15 +7,22 @@ import (
 	"huatuo/internal/probes/cgroupstat"
 	"huatuo/internal/probes/cpustat"
 	"huatuo/internal/probes/diskstats"
+	"huatuo/internal/probes/hungtask"
 	"huatuo/internal/probes/loadavg"
+	"huatuo/internal/probes/locks"
 	"huatuo/internal/probes/meminfo"
 	"huatuo/internal/probes/netdev"
 	"huatuo/internal/probes/netdrop"
+	"huatuo/internal/probes/netrx"
+	"huatuo/internal/probes/netstat"
 	"huatuo/internal/probes/oomkill"
 	"huatuo/internal/probes/pressure"
 	"huatuo/internal/probes/process"
+	"huatuo/internal/probes/reclaim"
 	"huatuo/internal/probes/runqueue"
 	"huatuo/internal/probes/softirq"
+	"huatuo/internal/probes/tcp"
+	"huatuo/internal/probes/tcpretrans"
 	"huatuo/internal/probes/vmstat"
 )
 
@@ -27,14 +34,21 @@ func All() []probe.Spec {
 		pressure.Spec(),
 		runqueue.Spec(),
 		softirq.Spec(),
+		locks.Spec(),
 		meminfo.Spec(),
 		vmstat.Spec(),
+		reclaim.Spec(),
 		oomkill.Spec(),
 		diskstats.Spec(),
 		blockio.Spec(),
 		netdev.Spec(),
+		netstat.Spec(),
 		netdrop.Spec(),
+		netrx.Spec(),
+		tcp.Spec(),
+		tcpretrans.Spec(),
 		process.Spec(),
+		hungtask.Spec(),
 		cgroupstat.Spec(),
 	}
 }

@@ -37,6 +37,24 @@ export const faults = [
     },
   },
   {
+    name: "workloads: a refused query, no samples, no such workload", allow: /./,
+    run: async ({ page, open, shot }) => {
+      await page.route("**/api/v1/query?**", json(422, { status: "error", errorType: "execution", error: "query processing would load too many samples" }, "application/json"));
+      await open("#/workloads");
+      await page.waitForSelector('[role="alert"] >> text="query processing would load too many samples"');
+      await page.unroute("**/api/v1/query?**");
+      await page.route("**/api/v1/query?**", json(200, { status: "success", data: { resultType: "vector", result: [] } }, "application/json"));
+      await open("#/workloads?last=30m");
+      await page.waitForSelector('.notice >> text="No workload used anything in this range."');
+      await page.unroute("**/api/v1/query?**");
+      await open("#/workloads/unit/no-such.service");
+      await page.waitForSelector('.notice >> text="It has no samples in this range."');
+      await shot("workload-gone");
+      await open("#/workloads/planet/earth");
+      await page.waitForSelector('[role="alert"] >> text="There is no workload earth."');
+    },
+  },
+  {
     name: "an unknown event and an unknown page say so", allow: /404|events\/NOSUCH/,
     run: async ({ page, open }) => {
       await open("#/events/NOSUCH");
@@ -59,6 +77,7 @@ export const faults = [
     run: async ({ page, open, get }) => {
       const { events } = await get("/api/v1/events?kind=sched_stall&limit=1");
       const evil = '<img src=x onerror="window.owned=1"><script>window.owned=1</script>';
+      await page.route("**/api/v1/query?**", json(200, { status: "success", data: { resultType: "vector", result: [{ metric: { container: evil }, value: [0, "1"] }] } }, "application/json"));
       const doc = { ...events[0], title: evil, process: { pid: 1, comm: evil, cmdline: evil }, fields: { ...events[0].fields, extra: evil }, kernel_stack: [{ function: evil, module: evil }] };
       await page.route(`**/api/v1/events/${doc.id}`, json(200, doc, "application/json"));
       await page.route("**/api/v1/events?**", json(200, { events: [doc] }, "application/json"));
@@ -66,7 +85,7 @@ export const faults = [
         const r = await route.fetch();
         await route.fulfill({ json: { ...(await r.json()), readme: `# x\n\n${evil}\n\n[click](javascript:window.owned=1)\n\n| a |\n|---|\n| ${evil} |\n` } });
       });
-      for (const hash of [`#/events/${doc.id}`, "#/events", "#/system/probe/runqueue"]) {
+      for (const hash of [`#/events/${doc.id}`, "#/events", "#/workloads", "#/system/probe/runqueue"]) {
         await open(hash);
         await page.waitForFunction((text) => document.querySelector("main")?.textContent.includes(text), '<img src=x onerror="window.owned=1">');
         assert(await page.evaluate(() => window.owned === undefined && document.querySelector("main img, main script, a[href^='javascript']") === null), `${hash}: markup got through`);

@@ -19,6 +19,21 @@ async function drag(page, selector, from, to) {
   await page.mouse.up();
 }
 
+/** Seconds that a cell shows; null for none. */
+function seconds(text) {
+  const m = /^([\d.]+) (ns|µs|ms|s|min)$/.exec(text.trim());
+  return m === null ? null : Number(m[1]) * { ns: 1e-9, "µs": 1e-6, ms: 1e-3, s: 1, min: 60 }[m[2]];
+}
+
+/** Answers instant queries about CPU and memory as a node with one pod of two containers would. */
+async function podded(route) {
+  const q = new URL(route.request().url()).searchParams.get("query");
+  const one = (container, v) => ({ metric: { namespace: "prod", pod: "web-0", container }, value: [0, String(v)] });
+  const values = { cpu_usage_seconds_total: [0.5, 0.25], memory_working_set_bytes: [2 ** 20, 2 ** 20], memory_limit_bytes: [2 ** 21, 2 ** 24] };
+  const hit = Object.entries(values).find(([k]) => q.includes(`huatuo_container_${k}`) && !q.includes("__name__"));
+  await route.fulfill({ json: { status: "success", data: { resultType: "vector", result: hit === undefined ? [] : [one("web", hit[1][0]), one("log", hit[1][1])] } } });
+}
+
 export const interactions = [
   {
     name: "language switch: all of the page changes, and it is remembered",
@@ -35,6 +50,9 @@ export const interactions = [
       await open("#/events?last=1h");
       await page.waitForSelector(".events tbody tr");
       await shot("events-zh");
+      await open("#/workloads?last=1h");
+      await page.waitForSelector('.worktable th:has-text("运行队列"), .worktable th:has-text("等待 p99")');
+      await shot("workloads-zh");
       await open("#/", "?lang=en");
       await page.waitForSelector('.side :text("Overview")');
     },
@@ -105,13 +123,104 @@ export const interactions = [
     },
   },
   {
-    name: "a workload of the overview leads to its metrics",
+    name: "a workload of the overview leads to its page, and from there to its events",
     run: async ({ page, open }) => {
       await open("#/?last=1h");
+      const name = await page.getAttribute(".workloads tbody a", "title");
       await page.click(".workloads tbody a");
+      await page.locator(".panel").first().scrollIntoViewIfNeeded(); // charts are asked for when they come near
       await page.waitForSelector(".panel .legend .num");
+      assert(await page.textContent(".work-head h2") === name, "another workload");
+      assert((await query(page)).last === "1h", "the range is lost");
+      await page.click('.work-head .actions >> text="All its events"');
+      await page.waitForFunction(() => location.hash.startsWith("#/events?"));
       const q = await query(page);
-      assert(q.scope === "workload" && (q.container || q.unit), `filters: ${JSON.stringify(q)}`);
+      assert(q.container || q.unit, `filters: ${JSON.stringify(q)}`);
+    },
+  },
+  {
+    name: "workloads: sorted by any column, in both directions, by keyboard too",
+    run: async ({ page, open }) => {
+      await open("#/workloads?last=1h");
+      await page.waitForSelector(".worktable tbody tr");
+      await page.click('th[data-col="wait"] button');
+      await page.waitForFunction(() => document.querySelector('th[data-col="wait"]').getAttribute("aria-sort") === "descending");
+      assert((await query(page)).sort === "wait", "the order is not in the URL");
+      const waits = async () => (await page.locator('td[data-col="wait"]').allTextContents()).map(seconds).filter((v) => v !== null);
+      const ordered = (l, sign) => l.every((v, i) => i === 0 || sign * (v - l[i - 1]) >= 0);
+      const down = await waits();
+      assert(down.length >= 2 && ordered(down, -1), `not falling: ${down}`);
+      await page.focus('th[data-col="wait"] button');
+      await page.keyboard.press("Enter");
+      await page.waitForFunction(() => document.querySelector('th[data-col="wait"]').getAttribute("aria-sort") === "ascending");
+      const up = await waits();
+      assert(ordered(up, 1), `not rising: ${up}`);
+      await page.click('th[data-col="name"] button');
+      await page.waitForFunction(() => location.hash.includes("sort=name"));
+      const names = await page.locator("[data-workload]").evaluateAll((l) => l.map((e) => e.dataset.workload));
+      assert(names.join() === [...names].sort((a, b) => a.localeCompare(b, "en-US")).join(), `not by name: ${names}`);
+    },
+  },
+  {
+    name: "workloads: search, kind and group narrow and order the table; the URL keeps them",
+    run: async ({ page, open, shot }) => {
+      await open("#/workloads?last=1h&sort=name");
+      await page.waitForSelector(".worktable tbody tr");
+      const some = await page.locator("[data-workload]").last().getAttribute("data-workload");
+      await page.fill(".filters .search input", some);
+      await page.waitForFunction((n) => [...document.querySelectorAll("[data-workload]")].every((e) => e.dataset.workload.includes(n)), some);
+      assert((await query(page)).q === some, "the search is not in the URL");
+      await page.fill(".filters .search input", "no such workload");
+      await page.waitForSelector('.notice >> text="No workload passes the filters."');
+      await page.fill(".filters .search input", "");
+      await page.waitForSelector("[data-workload]");
+      await page.click('.chips .chip:has-text("Cgroups")');
+      await page.waitForFunction(() => {
+        const l = [...document.querySelectorAll("[data-workload]")];
+        return l.length > 0 && l.every((e) => e.dataset.workload.startsWith("/"));
+      });
+      await page.click('.chips .chip:has-text("All")');
+      await page.selectOption('select >> nth=0', "kind");
+      await page.waitForSelector('.worktable .total:has-text("Cgroups")');
+      await shot("workloads-grouped");
+      await page.reload();
+      await page.waitForSelector('.worktable .total:has-text("Cgroups")');
+    },
+  },
+  {
+    name: "workloads: a row leads to the workload, the way back is above it",
+    run: async ({ page, open }) => {
+      await open("#/workloads?last=1h&sort=wait");
+      await page.waitForSelector("[data-workload]");
+      const first = page.locator("[data-workload]:not(:has-text('short-lived'))").first();
+      const name = await first.getAttribute("data-workload");
+      await first.locator("a").click();
+      await page.waitForFunction((n) => document.querySelector(".work-head h2")?.textContent === n, name);
+      assert((await page.title()).startsWith(name), `title: ${await page.title()}`);
+      await page.click('.chips .chip:has-text("Scheduling")');
+      await page.waitForFunction(() => document.querySelectorAll("h2.area").length === 1);
+      await page.click(".back");
+      await page.waitForSelector(".worktable");
+    },
+  },
+  {
+    name: "workloads: pods are the sum of their containers, and have a page with them",
+    run: async ({ page, open, shot }) => {
+      await page.route("**/api/v1/query?**", podded);
+      await page.route("**/api/v1/label/__name__/values?**", (r) => r.fulfill({ json: { status: "success", data: ["huatuo_container_cpu_usage_seconds_total"] } }));
+      await open("#/workloads?last=1h");
+      await page.click('.chips .chip:has-text("Pods")');
+      await page.waitForSelector('[data-workload="prod/web-0"]');
+      assert(await page.locator("[data-workload]").count() === 1, "two containers of a pod make two rows");
+      const cores = await page.textContent('[data-workload="prod/web-0"] [data-col="cpu"]');
+      assert(cores.trim() === "0.75", `0.5 + 0.25 = ${cores}`);
+      assert((await page.textContent('[data-workload="prod/web-0"] [data-col="memory_share"]')).trim() === "50%", "not the fullest container");
+      await page.click('[data-workload="prod/web-0"] a');
+      await page.waitForSelector('[data-workload="prod/web-0/web"]');
+      assert((await page.textContent(".work-head h2")) === "prod/web-0", "not the pod's page");
+      await shot("pod");
+      await page.click('[data-workload="prod/web-0/web"] a');
+      await page.waitForSelector('.work-head .actions >> text="Its pod"');
     },
   },
   {
@@ -208,10 +317,25 @@ export const interactions = [
     view: "phone",
     run: async ({ page, open }) => {
       await open("#/");
-      for (const [i, title] of ["Overview", "Kernel metrics", "Events", "System"].entries()) {
+      for (const [i, title] of ["Overview", "Workloads", "Kernel metrics", "Events", "System"].entries()) {
         await page.locator(".side li a").nth(i).tap();
         await page.waitForFunction((t) => document.querySelector("h1")?.textContent === t, title);
       }
+    },
+  },
+  {
+    name: "phone: workloads are cards, sorted by a list, and a tap opens one",
+    view: "phone",
+    run: async ({ page, open }) => {
+      await open("#/workloads?last=1h");
+      await page.waitForSelector("[data-workload]");
+      await page.selectOption(".phone-order select", "wait");
+      await page.waitForFunction(() => location.hash.includes("sort=wait"));
+      const card = page.locator("[data-workload]").first();
+      const box = await card.boundingBox();
+      assert(box.width > 300 && box.height > 50, `a card of ${box.width} × ${box.height}`);
+      await card.tap({ position: { x: box.width - 20, y: box.height - 10 } });
+      await page.waitForSelector(".work-head h2");
     },
   },
 ];

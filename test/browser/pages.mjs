@@ -28,6 +28,18 @@ async function drawn(page, within) {
   assert(n > 3, `${within}: the canvas has ${n} colours`);
 }
 
+/** The page of a workload that has stalled and lived for some samples. */
+async function stalled(get) {
+  const { events } = await get("/api/v1/events?kind=sched_stall&limit=200");
+  const lived = "max by (container, unit) (count_over_time(huatuo_container_runqueue_wait_seconds[1h])) > 2";
+  const { data } = await get(`/api/v1/query?query=${encodeURIComponent(lived)}`);
+  const known = new Set(data.result.map(({ metric: m }) => m.container || m.unit));
+  const c = events?.map((d) => d.container).find((x) => x !== undefined && (x.name || x.unit?.length > 1) && known.has(x.name || x.unit));
+  assert(c !== undefined, "the agent has no sched_stall event of a known workload");
+  const name = c.name ? [c.namespace, c.pod, c.name].map((s) => s ?? "").join("/").replace(/^\/+/, "") : c.unit;
+  return `#/workloads/${c.name ? "container" : c.unit.startsWith("/") ? "cgroup" : "unit"}/${encodeURIComponent(name)}?last=1h`;
+}
+
 const eventPage = (kind, more) => ({
   name: `event ${kind}`,
   hash: async (get) => `#/events/${(await newest(get, kind)).id}`,
@@ -64,6 +76,42 @@ export const pages = [
       assert(!absent.includes("not measured"), "a row of the tiles names a metric or event that the agent does not have");
       const state = await page.getAttribute(".verdict", "class");
       assert(/\b(ok|warn|bad)\b/.test(state), `the verdict is ${state}`);
+    },
+  },
+  {
+    name: "workloads", hash: () => "#/workloads?last=1h",
+    run: async ({ page, get }) => {
+      await page.waitForSelector(".worktable tbody tr");
+      const by = "sum by (namespace, pod, container, unit) (rate(huatuo_container_cpu_usage_seconds_total[1m]))";
+      const { data } = await get(`/api/v1/query?query=${encodeURIComponent(by)}`);
+      const names = await page.locator("[data-workload]").evaluateAll((l) => l.map((e) => e.dataset.workload));
+      for (const { metric: m } of data.result) {
+        if (m.container === "other") continue;
+        const name = m.container || m.pod ? [m.namespace, m.pod, m.container].filter(Boolean).join("/") : m.unit;
+        assert(names.includes(name) || names.length >= 50, `${name} is not listed`);
+      }
+      for (const col of ["wait", "events"]) {
+        const cells = await page.locator(`td[data-col="${col}"]`).allTextContents();
+        assert(cells.some((x) => /[1-9]/.test(x)), `no ${col} in ${cells}`);
+      }
+      assert(await page.locator('.worktable [aria-sort="descending"]').count() === 1, "the order is not told");
+    },
+  },
+  {
+    name: "one workload", hash: stalled,
+    run: async ({ page }) => {
+      await page.waitForSelector(".work-head h2");
+      await page.waitForFunction(() => /\d (µs|ms|s)/.test(document.querySelector('[data-use="work.cpu.wait"] .value')?.textContent ?? ""));
+      assert(/[1-9]/.test(await page.textContent('[data-use="work.cpu.stalls"] .value')), "its stalls are not counted");
+      await page.waitForSelector(".work-events .timeline svg rect");
+      await page.waitForSelector(".work-events .events tbody tr");
+      const heat = '[data-metric="huatuo_container_runqueue_wait_seconds"]';
+      await page.locator(heat).scrollIntoViewIfNeeded();
+      await drawn(page, heat);
+      assert((await page.textContent(`${heat} .legend`)).includes("p99"), "no heat map");
+      const areas = await page.locator("h2.area").allTextContents();
+      assert(areas.includes("Scheduling") && areas.includes("Processes"), `areas: ${areas}`);
+      await page.evaluate(() => scrollTo(0, 0));
     },
   },
   {

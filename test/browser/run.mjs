@@ -2,7 +2,7 @@
 
 // Opens the console of a running agent in headless Chromium and checks it with
 // the agent's real data. The agent must have at least one event of the kinds
-// sched_stall and packet_drop in the last hour.
+// sched_stall, of a container or cgroup, and packet_drop in the last hour.
 //
 //   node run.mjs --url http://localhost:19704 --out /tmp/screenshots
 //

@@ -16,6 +16,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"huatuo/internal/kern/load"
 )
 
 const ledger = "docs/ledger/cost.txt"
@@ -48,13 +50,13 @@ func (t *table) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "# BPF programs: instructions as compiled, instructions that the verifier of Linux %s processed (limit 1000000).\n", t.kernel)
 	fmt.Fprintf(&b, "# - is a program that this kernel does not load; another of the same hook takes its place.\n")
-	fmt.Fprintf(&b, "%-12s %-28s %-14s %6s %8s\n", "probe", "program", "kind", "insns", "verified")
+	fmt.Fprintf(&b, "%-18s %-36s %-10s %6s %8s\n", "probe", "program", "kind", "insns", "verified")
 	for _, r := range t.rows {
 		verified := "-"
 		if r.verified > 0 {
 			verified = fmt.Sprint(r.verified)
 		}
-		fmt.Fprintf(&b, "%-12s %-28s %-14s %6d %8s\n", r.probe, r.program, r.kind, r.instructions, verified)
+		fmt.Fprintf(&b, "%-18s %-36s %-10s %6d %8s\n", r.probe, r.program, r.kind, r.instructions, verified)
 	}
 	return b.String()
 }
@@ -76,7 +78,13 @@ func measure(root string, verify func(*ebpf.CollectionSpec, string) (uint32, err
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", o, err)
 		}
+		if err := load.InlineConstants(spec); err != nil {
+			return nil, fmt.Errorf("read %s: %w", o, err)
+		}
 		probe := filepath.Base(filepath.Dir(o))
+		if strings.HasPrefix(filepath.Base(o), "bpflegacy_") {
+			probe += "/legacy"
+		}
 		for _, name := range programs(spec) {
 			p := spec.Programs[name]
 			kind, _, _ := strings.Cut(p.SectionName, "/")

@@ -69,7 +69,8 @@ func deps() (string, error) {
 
 // wire describes the structs that cross from kernel to user space.
 func wire() (string, error) {
-	objects, err := filepath.Glob("internal/probes/*/*_bpfel.o")
+	// The legacy flavour has the same structs: internal/probes compares them.
+	objects, err := filepath.Glob("internal/probes/*/bpf_bpfel.o")
 	if err != nil {
 		return "", err
 	}

@@ -25,24 +25,24 @@ export function fromEvents(events: Document[]): Marker[] {
 }
 
 /** fromTimeline makes a marker of each interval and kind that has events; it leads to them. */
-export function fromTimeline(line: Timeline, kinds: Schema[]): Marker[] {
+export function fromTimeline(line: Timeline, kinds: Schema[], filter: Record<string, string> = {}): Marker[] {
   const severity = new Map(kinds.map((k) => [k.name, k.severity ?? "info"]));
   return (line.buckets ?? []).flatMap((b) => {
     const from = Date.parse(b.time) / 1000;
     const to = from + line.step_seconds;
     return Object.entries(b.count ?? {}).filter(([, n]) => n > 0).map(([kind, n]): Marker => ({
       time: (from + to) / 2, kind, severity: severity.get(kind) ?? "info", title: `${kind} × ${n}`,
-      href: href(["events"], { ...absolutePatch(from, to), kind }),
+      href: href(["events"], { ...absolutePatch(from, to), ...filter, kind }),
     }));
   });
 }
 
 /** loadMarkers reads the events of a range in the form that their number calls for. */
-export async function loadMarkers(range: Range, kinds: Schema[], s: AbortSignal): Promise<Marker[]> {
-  const window = { from: iso(range.from), to: iso(range.to) };
+export async function loadMarkers(range: Range, kinds: Schema[], filter: Record<string, string>, s: AbortSignal): Promise<Marker[]> {
+  const window = { ...filter, from: iso(range.from), to: iso(range.to) };
   const page = await api.events({ ...window, limit: SINGLE }, s);
   if ((page.next ?? "") === "") return fromEvents(page.events ?? []);
-  return fromTimeline(await api.timeline({ ...window, buckets: BUCKETS }, s), kinds);
+  return fromTimeline(await api.timeline({ ...window, buckets: BUCKETS }, s), kinds, filter);
 }
 
 /** markersFor keeps the markers that concern an area; the CPU is where scheduling happens. */

@@ -76,9 +76,9 @@ export function hists(series: PromSeries | undefined, start: number, end: number
   return { x, hists: out };
 }
 
-/** selector writes {a="b",…} of the non-empty labels. */
+/** selector writes {a="b",…}; an empty value selects the series without that label. */
 export function selector(match: Labels): string {
-  const parts = Object.entries(match).filter(([, v]) => v !== "").map(([k, v]) => `${k}=${JSON.stringify(v)}`);
+  const parts = Object.entries(match).map(([k, v]) => `${k}=${JSON.stringify(v)}`);
   return parts.length > 0 ? `{${parts.join(",")}}` : "";
 }
 

@@ -12,6 +12,8 @@ import { MetricsPage } from "./pages/metrics";
 import { OverviewPage } from "./pages/overview";
 import { ProbePage } from "./pages/probe";
 import { SystemPage } from "./pages/system";
+import { WorkloadPage } from "./pages/workload";
+import { WorkloadsPage } from "./pages/workloads";
 import { RangePicker } from "./parts/rangepicker";
 import { Icon, IconButton, Notice, failureText } from "./parts/ui";
 import { useLang, useTheme } from "./prefs";
@@ -93,7 +95,7 @@ function Wait({ error, t }: { error: ReturnType<typeof useLoad>["error"]; t: App
 }
 
 const NAV: [string, Key, string][] = [
-  ["overview", "nav.overview", ""], ["metrics", "nav.metrics", "metrics"], ["events", "nav.events", "events"], ["system", "nav.system", "system"],
+  ["overview", "nav.overview", ""], ["workloads", "nav.workloads", "workloads"], ["metrics", "nav.metrics", "metrics"], ["events", "nav.events", "events"], ["system", "nav.system", "system"],
 ];
 
 function Side({ route, app }: { route: Route; app: App }): JSX.Element {
@@ -155,6 +157,8 @@ function Page({ route }: { route: Route }): JSX.Element {
   });
   switch (true) {
     case page === "": return <OverviewPage />;
+    case page === "workloads" && arg === undefined: return <WorkloadsPage query={route.query} />;
+    case page === "workloads": return <WorkloadPage key={`${arg}/${name ?? ""}`} kind={arg!} name={name ?? ""} query={route.query} />;
     case page === "metrics" && arg === undefined: return <MetricsPage query={route.query} />;
     case page === "metrics": return <MetricPage key={arg} name={arg!} query={route.query} />;
     case page === "events" && arg === undefined: return <EventsPage query={route.query} />;

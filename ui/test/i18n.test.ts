@@ -5,7 +5,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
 import { TEXT, translator } from "../src/i18n";
-import { TILES } from "../src/use";
+import { nameKey, TILES, WORK_TILES } from "../src/use";
 
 const entries = Object.entries(TEXT) as [string, readonly string[]][];
 const names = (s: string) => [...s.matchAll(/\{(\w+)\}/g)].map((m) => m[1]).sort();
@@ -19,7 +19,7 @@ test("every key has both languages with the same values in them", () => {
 });
 
 /** Names that are the same in Chinese. */
-const SAME = /^(CPU|I\/O|Pod|Pod UID|PID|Agent)$/;
+const SAME = /^(CPU|I\/O|Pod|Pod UID|PID|Agent|cgroup)$/;
 
 test("Chinese texts are Chinese and English ones are not", () => {
   for (const [key, [en, zh]] of entries) {
@@ -37,7 +37,8 @@ function sources(dir: string): string {
 test("no key is left unused", () => {
   const text = sources("src");
   // Keys put together at run time: a prefix and a value of a closed set.
-  const made = [/^(area|severity|state|use|live|metrics\.scope)\./, /^verdict\.(ok|warn|bad|none)$/, /^metric\.(last|min|avg|max)$/, /^filter\.(container|comm|pid)$/];
+  const made = [/^(area|severity|state|use|live|metrics\.scope)\./, /^verdict\.(ok|warn|bad|none)$/, /^metric\.(last|min|avg|max)$/, /^filter\.(container|comm|pid)$/,
+    /^work\.(kind|kinds|kindhelp|area|col|full|help)\./, /^work\.group\.(kind|namespace|pod)$/];
   for (const [key] of entries) assert.ok(text.includes(`"${key}"`) || made.some((m) => m.test(key)), `${key} is not used`);
 });
 
@@ -48,7 +49,7 @@ test("every string that people read goes through the dictionary", () => {
 });
 
 test("every USE row has a name", () => {
-  for (const row of TILES.flatMap((t) => t.rows)) assert.ok(`use.${row.id}` in TEXT, row.id);
+  for (const row of [...TILES, ...WORK_TILES].flatMap((t) => t.rows)) assert.ok(nameKey(row) in TEXT, row.id);
 });
 
 test("translator fills values and survives unknown keys", () => {

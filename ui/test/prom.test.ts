@@ -37,7 +37,7 @@ test("names of series and workloads", () => {
   assert.equal(nameOf({ namespace: "p", pod: "r-0", container: "redis", mode: "user" }, ["mode", "namespace", "pod", "container", "unit"]), "p/r-0/redis · user");
   assert.equal(nameOf({ device: "sda", op: "read" }), "sda · read");
   assert.equal(workloadOf({ unit: "ssh.service", container: "" }), "ssh.service");
-  assert.equal(selector({ a: "", b: "x" }), '{b="x"}');
+  assert.equal(selector({ a: "", b: "x" }), '{a="",b="x"}', "an empty value is the absence of the label");
   assert.equal(scalar([{ metric: {}, value: [1, "NaN"] }]), null);
   assert.equal(scalar([{ metric: {}, value: [1, "2.5"] }]), 2.5);
 });

@@ -45,6 +45,14 @@ func (x *Index) left(path string) {
 	}
 }
 
+// lives tells whether there is a group at path.
+func (x *Index) lives(path string) bool {
+	x.mu.RLock()
+	defer x.mu.RUnlock()
+	_, ok := x.paths[path]
+	return ok
+}
+
 // watch begins to watch the hierarchy. Without inotify groups are found by
 // walking and by asking for them.
 func (x *Index) watch(ctx context.Context) (<-chan []byte, *watcher) {
@@ -63,11 +71,16 @@ func (x *Index) watch(ctx context.Context) (<-chan []byte, *watcher) {
 	return raw, w
 }
 
-// watchAll watches the groups that are not watched yet, and takes in what was
-// made below them meanwhile.
+// watchAll watches the groups that are not watched yet, takes in what was made
+// below them meanwhile, and gives back the watches of those that have gone.
 func (x *Index) watchAll(w *watcher) {
 	if w == nil {
 		return
+	}
+	for p := range w.wds {
+		if !x.lives(p) {
+			w.remove(p)
+		}
 	}
 	for _, e := range x.Live() {
 		if _, ok := w.wds[e.Path]; !ok {
@@ -85,6 +98,7 @@ func (x *Index) apply(w *watcher, raw []byte) (walk bool) {
 			w.reset()
 			walk = true
 		case c.gone:
+			w.remove(c.path)
 			x.left(c.path)
 		default:
 			if id, err := ID(x.root + c.path); err == nil {

@@ -1,13 +1,17 @@
 package cgroup
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // follower notes what an index tells.
@@ -143,6 +147,55 @@ func TestFollowBurst(t *testing.T) {
 	}
 }
 
+// TestKernelWatch has real groups come and go: none of their watches stays,
+// which the kernel itself would let happen.
+func TestKernelWatch(t *testing.T) {
+	l, err := Detect("/")
+	if err != nil {
+		t.Skipf("needs control groups: %v", err)
+	}
+	top := fmt.Sprintf("/huatuo-test-watch-%d", os.Getpid())
+	if err := os.Mkdir(l.IdentityRoot+top, 0o755); err != nil {
+		t.Skipf("needs root: %v", err)
+	}
+	t.Cleanup(func() { os.Remove(l.IdentityRoot + top) })
+	x, err := NewIndex(l, IndexOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &follower{}
+	x.Follow(f.note)
+	run(t, x)
+	watches := func() (n int) {
+		fds, _ := filepath.Glob("/proc/self/fdinfo/*")
+		for _, fd := range fds {
+			b, _ := os.ReadFile(fd)
+			n += strings.Count(string(b), "inotify wd:")
+		}
+		return n
+	}
+	make := func(name string) {
+		t.Helper()
+		dir := l.IdentityRoot + top + "/" + name
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		f.want(t, "+"+top+"/"+name)
+		if err := os.Remove(dir); err != nil {
+			t.Fatal(err)
+		}
+		f.want(t, "-"+top+"/"+name)
+	}
+	make("first") // Run has begun
+	before := watches()
+	for i := range 100 {
+		make(fmt.Sprint("g", i))
+	}
+	if after := watches(); after > before+20 { // other groups of this machine may have come
+		t.Errorf("%d watches, were %d before 100 groups came and went", after, before)
+	}
+}
+
 // TestWatcherFull: a watcher that can take no more says so once, and takes more
 // when there is room.
 func TestWatcherFull(t *testing.T) {
@@ -167,4 +220,28 @@ func TestWatcherFull(t *testing.T) {
 	if err := w.add("/a"); err != nil || len(w.wds) != maxWatches {
 		t.Errorf("%v, %d watches", err, len(w.wds))
 	}
+}
+
+func FuzzWatcherDecode(f *testing.F) {
+	event := func(wd int32, mask uint32, name string) []byte {
+		b := make([]byte, unix.SizeofInotifyEvent, unix.SizeofInotifyEvent+16)
+		binary.NativeEndian.PutUint32(b, uint32(wd))
+		binary.NativeEndian.PutUint32(b[4:], mask)
+		if name != "" {
+			binary.NativeEndian.PutUint32(b[12:], 16)
+			b = append(b, append([]byte(name), make([]byte, 16-len(name))...)...)
+		}
+		return b
+	}
+	f.Add(event(1, unix.IN_CREATE|unix.IN_ISDIR, "new"))
+	f.Add(append(event(1, unix.IN_DELETE|unix.IN_ISDIR, "old"), event(1, unix.IN_IGNORED, "")...))
+	f.Add(event(-1, unix.IN_Q_OVERFLOW, ""))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		w := &watcher{paths: map[int]string{1: "/a"}, wds: map[string]int{"/a": 1}}
+		for _, c := range w.decode(b) {
+			if !c.lost && !strings.HasPrefix(c.path, "/") {
+				t.Errorf("%+v", c)
+			}
+		}
+	})
 }

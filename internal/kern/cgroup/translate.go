@@ -37,6 +37,9 @@ func (l *Layout) Translator(controller string) (*Translator, error) {
 		from = l.Mount("")
 	}
 	if from == "" {
+		if controller == "" {
+			controller = "default"
+		}
 		return nil, fmt.Errorf("find the %s hierarchy: %w", controller, errors.ErrUnsupported)
 	}
 	if from == l.IdentityRoot {

@@ -84,6 +84,16 @@ func (w *watcher) isFull(err error) error {
 	return err
 }
 
+// remove gives the watch of a group back that has gone. The kernel does not do
+// it: kernfs keeps the link count of a removed directory, and the watch keeps
+// its inode.
+func (w *watcher) remove(p string) {
+	if wd, ok := w.wds[p]; ok {
+		_, _ = unix.InotifyRmWatch(w.fd, uint32(wd)) // fails on file systems that did
+		w.drop(wd)
+	}
+}
+
 // drop forgets the group that wd stands for.
 func (w *watcher) drop(wd int) {
 	if p, ok := w.paths[wd]; ok {

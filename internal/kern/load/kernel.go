@@ -15,8 +15,8 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,6 +30,8 @@ type Options struct {
 	Kinds []string
 	// Ring is "ringbuf", "perf", or "" and "auto" to let the kernel decide.
 	Ring string
+	// Flavour is "modern", "legacy", or "" and "auto" to let the kernel decide.
+	Flavour string
 	// CgroupController is the v1 controller whose hierarchy names workloads
 	// ("cpu"); empty for the default hierarchy.
 	CgroupController string
@@ -42,8 +44,13 @@ type Kernel struct {
 	typesOf string    // "kernel", a path, or why there are none
 	cache   *btf.Cache
 	ring    bool
+	legacy  string // why the legacy flavour is taken; empty: it is not
 	subsys  int32
+	memlock error // why this process may lock no more memory
 	opts    Options
+
+	permit sync.Once
+	denied error // why this process may load no program
 
 	mu    sync.Mutex
 	kinds map[kind]error
@@ -53,6 +60,10 @@ type Kernel struct {
 // that need it will say so. An unusable Options.BTF is one.
 func Open(o Options) (*Kernel, error) {
 	k := &Kernel{opts: o, subsys: -1, cache: btf.NewCache(), kinds: map[kind]error{}}
+	// Before d5299b67dd59 ("bpf: Memcg-based memory accounting for bpf maps"),
+	// v5.11, maps and programs count as locked memory, of which a process has
+	// 64 KiB by default. Newer kernels are left as they are.
+	k.memlock = rlimit.RemoveMemlock()
 	if err := k.loadTypes(); err != nil {
 		return nil, err
 	}
@@ -69,6 +80,9 @@ func Open(o Options) (*Kernel, error) {
 	case "perf":
 	default:
 		return nil, fmt.Errorf("unknown ring %q: want auto, ringbuf or perf", o.Ring)
+	}
+	if err := k.chooseFlavour(); err != nil {
+		return nil, err
 	}
 	if o.CgroupController != "" {
 		k.subsys = k.controllerIndex(o.CgroupController)
@@ -174,19 +188,18 @@ func haveRing() bool {
 // Usable returns nil when this process may load tracing programs at all, and
 // otherwise an error that says what it lacks.
 func (k *Kernel) Usable() error {
-	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Type: ebpf.RawTracepoint, License: "GPL",
-		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
-	})
+	err := loadTrivial()
 	if err == nil {
-		p.Close()
+		if k.memlock != nil {
+			return fmt.Errorf("raise the limit of locked memory, as BPF maps need before Linux 5.11: %w: give this process CAP_SYS_RESOURCE, or start it with `ulimit -l unlimited`", k.memlock)
+		}
 		return nil
 	}
-	if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES) {
+	if !forbidden(err) {
 		return fmt.Errorf("load a trivial BPF program: %w", err)
 	}
 	if os.Geteuid() == 0 {
 		return fmt.Errorf("this process may not load BPF programs although it is root: the container or a security module withholds CAP_BPF and CAP_PERFMON (or CAP_SYS_ADMIN before Linux 5.8)")
 	}
-	return fmt.Errorf("this process may not load BPF programs: run as root, or give it the capabilities CAP_BPF and CAP_PERFMON (CAP_SYS_ADMIN before Linux 5.8), for example with `setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_dac_read_search+ep huatuo`")
+	return fmt.Errorf("this process may not load BPF programs: run as root, or give it the capabilities CAP_BPF and CAP_PERFMON (CAP_SYS_ADMIN before Linux 5.8), for example with `setcap cap_bpf,cap_perfmon,cap_sys_ptrace,cap_syslog,cap_dac_read_search+ep huatuo`")
 }

@@ -65,8 +65,10 @@ func (k kind) String() string {
 func kindOf(p *ebpf.ProgramSpec) kind { return kind{p.Type, p.AttachType} }
 
 // probeTargets are functions and tracepoints that every kernel has, to try a
-// kind on.
-var probeTargets = map[string]string{TPBTF: "sched_switch", Fentry: "do_exit", Fexit: "do_exit", Iter: "task"}
+// kind on. The function is one that is seldom called and that returns: fexit
+// is refused on others since cfe816d469dc ("bpf: Reject attaching fexit/fmod_ret
+// to __noreturn functions"), v6.16 and its stable series.
+var probeTargets = map[string]string{TPBTF: "sched_switch", Fentry: "__set_task_comm", Fexit: "__set_task_comm", Iter: "task"}
 
 // supports tells whether the kernel takes programs of this kind, by loading
 // the smallest one; the answer is kept when it is conclusive.
@@ -147,6 +149,8 @@ func attach(spec *ebpf.ProgramSpec, p *ebpf.Program) (link.Link, error) {
 			return link.Kretprobe(spec.AttachTo, p, nil)
 		}
 		return link.Kprobe(spec.AttachTo, p, nil)
+	case Iter:
+		return link.AttachIter(link.IterOptions{Program: p})
 	default:
 		return nil, fmt.Errorf("BUG: no way to attach %s", spec.SectionName)
 	}

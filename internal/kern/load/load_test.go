@@ -314,6 +314,8 @@ func TestOpenErrors(t *testing.T) {
 	}{
 		{Options{Kinds: []string{"magic"}}, "unknown kind"},
 		{Options{Ring: "round"}, "unknown ring"},
+		{Options{Flavour: "new"}, "unknown flavour"},
+		{Options{Flavour: Legacy, Ring: "ringbuf"}, "which the legacy flavour has not"},
 		{Options{BTF: "/nonexistent"}, "find BTF"},
 		{Options{BTF: t.TempDir()}, ".btf below"},
 		{Options{BTF: "/etc/hostname"}, "load BTF"},

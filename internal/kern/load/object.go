@@ -46,6 +46,7 @@ type Object struct {
 	maps  map[string]*ebpf.Map
 	progs []*ebpf.Program
 	links []link.Link
+	iters map[string]*link.Iter // by hook
 	hooks []HookState
 }
 
@@ -68,7 +69,7 @@ func (k *Kernel) New(spec *ebpf.CollectionSpec) (*Loader, error) {
 	if err := l.Set("ht_cgroup_subsys", k.subsys); err != nil {
 		return nil, err
 	}
-	if m := spec.Maps["ht_events"]; m != nil && !k.ring {
+	if m := spec.Maps["ht_events"]; m != nil && m.Type == ebpf.RingBuf && !k.ring {
 		m.Type, m.MaxEntries, m.KeySize, m.ValueSize = ebpf.PerfEventArray, 0, 4, 4
 		m.Key, m.Value = nil, nil
 	}
@@ -94,7 +95,13 @@ func (l *Loader) Set(name string, v any) error {
 // must be there wraps errors.ErrUnsupported when no program of it suits this
 // kernel.
 func (l *Loader) Attach(hooks ...Hook) (*Object, error) {
+	if err := l.kernel.permitted(); err != nil {
+		return nil, err
+	}
 	o := &Object{}
+	if err := InlineConstants(l.Spec); err != nil {
+		return nil, err
+	}
 	if err := l.makeMaps(o); err != nil {
 		return nil, err
 	}
@@ -137,6 +144,9 @@ func (l *Loader) attachHook(o *Object, h Hook) (HookState, error) {
 	supported := false
 	for _, name := range h.Programs {
 		spec := l.Spec.Programs[name]
+		if spec == nil && l.kernel.legacy != "" {
+			continue // it has those that old kernels know, for each hook that they have
+		}
 		if spec == nil {
 			return st, fmt.Errorf("BUG: no program %s in the object", name)
 		}
@@ -153,6 +163,9 @@ func (l *Loader) attachHook(o *Object, h Hook) (HookState, error) {
 		}
 		o.progs = append(o.progs, p)
 		o.links = append(o.links, lnk)
+		if it, ok := lnk.(*link.Iter); ok {
+			o.addIter(h.Name, it)
+		}
 		st.By, st.Program = x.String(), name
 		if info, err := p.Info(); err == nil {
 			if id, ok := info.ID(); ok {
@@ -161,6 +174,9 @@ func (l *Loader) attachHook(o *Object, h Hook) (HookState, error) {
 		}
 		st.Reason = strings.Join(reasons, "; ")
 		return st, nil
+	}
+	if len(reasons) == 0 {
+		reasons = []string{"the legacy flavour has no program for it"}
 	}
 	st.Reason = strings.Join(reasons, "; ")
 	err := fmt.Errorf("attach %s: %s", h.Name, st.Reason)
@@ -171,6 +187,9 @@ func (l *Loader) attachHook(o *Object, h Hook) (HookState, error) {
 }
 
 func (l *Loader) loadAndAttach(o *Object, spec *ebpf.ProgramSpec) (*ebpf.Program, link.Link, error) {
+	if l.kernel.types == nil && needsTypes(spec) {
+		return nil, nil, errNoBTF
+	}
 	one := *l.Spec
 	one.Programs = map[string]*ebpf.ProgramSpec{spec.Name: spec}
 	c, err := ebpf.NewCollectionWithOptions(&one, l.options(o.maps))
@@ -187,10 +206,22 @@ func (l *Loader) loadAndAttach(o *Object, spec *ebpf.ProgramSpec) (*ebpf.Program
 	return p, lnk, nil
 }
 
+var errNoBTF = errors.New("no BTF: pass --btf with the type information of this kernel")
+
+// needsTypes tells whether a program is relocated by the kernel's types.
+func needsTypes(spec *ebpf.ProgramSpec) bool {
+	for i := range spec.Instructions {
+		if btf.CORERelocationMetadata(&spec.Instructions[i]) != nil {
+			return true
+		}
+	}
+	return false
+}
+
 // absent tells an error that says "this kernel has no such thing" from one
 // that says "the program is wrong" or "not allowed".
 func absent(err error) bool {
-	return errors.Is(err, btf.ErrNotFound) || errors.Is(err, ebpf.ErrNotSupported) || isNotExist(err)
+	return errors.Is(err, errNoBTF) || errors.Is(err, btf.ErrNotFound) || errors.Is(err, ebpf.ErrNotSupported) || isNotExist(err)
 }
 
 // Map returns a map of the object by its name in C, nil when there is none.

@@ -3,7 +3,9 @@ package load
 import "github.com/cilium/ebpf/btf"
 
 // TracepointArgs returns how many arguments a tracepoint of the running kernel
-// has, and 0 when the kernel has no such tracepoint or its types are not known.
+// has, and 0 when the kernel has no such tracepoint or its types do not tell: the
+// typedefs that do came with v5.5 (e8c423fb31fa, "bpf: Add typecast to
+// raw_tracepoints to help BTF generation"), so 0 stands for the oldest form.
 // Stable kernels take over changes of arguments, so that the version of a
 // kernel does not tell.
 func (k *Kernel) TracepointArgs(name string) int {

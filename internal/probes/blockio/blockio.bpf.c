@@ -14,11 +14,11 @@
 #include "hist.h"
 #include "block.h"
 
-const volatile u64 stall_ns = 1000000000;
-const volatile u64 io_stall_period_ns = 1000000000;
-const volatile u64 io_stall_burst = 10;
-const volatile u64 io_error_period_ns = 1000000000;
-const volatile u64 io_error_burst = 10;
+HT_CONST(u64, stall_ns, 1000000000);
+HT_CONST(u64, io_stall_period_ns, 1000000000);
+HT_CONST(u64, io_stall_burst, 10);
+HT_CONST(u64, io_error_period_ns, 1000000000);
+HT_CONST(u64, io_error_burst, 10);
 
 enum { IO_STALL, IO_ERROR }; /* kinds of event */
 
@@ -98,7 +98,7 @@ struct flight_set {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(map_flags, HT_MMAPABLE);
 	__uint(max_entries, SETS);
 	__type(key, u32);
 	__type(value, struct flight_set);
@@ -122,7 +122,7 @@ struct io_wire {
 	u32 done;  /* bytes that this completion was about */
 	u32 known; /* io says who sent it */
 };
-const struct io_wire *_io_wire __attribute__((unused)); /* keep in BTF */
+HT_WIRE(io_wire);
 
 static __always_inline void miss(u32 what)
 {
@@ -148,52 +148,25 @@ static __always_inline struct flight_set *set_of(u64 key)
 }
 
 /*
- * Global functions: the verifier looks at each once and takes its result for
- * any number. Weak, so that the compiler does the same.
+ * The slot of the key's set that holds @wanted, 0 for a free one. Which way it
+ * is comes without a branch for each: the verifier would walk all of them to the
+ * end of the program.
  */
-__weak __noinline u32 blockio_class(s32 error) { return ht_io_class(error); }
-__weak __noinline u32 blockio_abnormal(u32 class) { return ht_io_abnormal(class); }
-
-static __always_inline u32 way_of(struct flight_set *s, u64 wanted)
-{
-	if (s->way[0].rq == wanted)
-		return 0;
-	if (s->way[1].rq == wanted)
-		return 1;
-	if (s->way[2].rq == wanted)
-		return 2;
-	if (s->way[3].rq == wanted)
-		return 3;
-	return WAYS;
-}
-
-/* The slot of the key's set that holds @wanted, 0 for a free one. */
 static __always_inline struct flight *find(u64 key, u64 wanted)
 {
 	struct flight_set *s = set_of(key);
-	u32 way = s ? way_of(s, wanted) : WAYS;
+	u64 way = WAYS;
 
-	return way < WAYS ? &s->way[way] : NULL;
-}
-
-__weak __noinline u32 blockio_way(u64 key)
-{
-	struct flight_set *s = set_of(key);
-
-	return s ? way_of(s, key) : WAYS;
-}
-
-/* find() for a program that has enough branches: it costs 25 ns more. */
-static __always_inline struct flight *find_flat(u64 key)
-{
-	struct flight_set *s = set_of(key);
-	u64 way = blockio_way(key);
-
-	/* Against the compiler, which would add to s before it is known not to be NULL, and compare another copy of way. */
-	asm volatile("" : "+r"(way));
-	if (!s || way >= WAYS)
+	if (!s)
 		return NULL;
-	asm volatile("" : "+r"(s));
+	way += ht_equal(s->way[3].rq, wanted) * (3 - way);
+	way += ht_equal(s->way[2].rq, wanted) * (2 - way);
+	way += ht_equal(s->way[1].rq, wanted) * (1 - way);
+	way += ht_equal(s->way[0].rq, wanted) * (0 - way);
+	/* Against the compiler, which would compare another copy of way than it uses. */
+	asm volatile("" : "+r"(way));
+	if (way >= WAYS)
+		return NULL;
 	return &s->way[way];
 }
 
@@ -278,7 +251,7 @@ HT_TP_FORM(block_rq_merge, block_rq_merge, on_merge, (struct request *)c[0])
 
 static __always_inline struct io_stats *stats_of(u32 dev, u32 op)
 {
-	struct io_key k = {.dev = dev, .op = op};
+	struct io_key k = { .dev = dev, .op = op };
 	struct io_stats *s = bpf_map_lookup_elem(&devices, &k);
 	u32 zero = 0;
 
@@ -382,46 +355,54 @@ static __always_inline void report(void *ctx, bool btf, struct request *rq, stru
 	ht_submit(ctx, e, sizeof(*e));
 }
 
+/* What one branch decides here doubles what the verifier walks: hence flat.h. */
 static __always_inline int on_complete(void *ctx, bool btf, struct request *rq, s32 error, u32 bytes)
 {
-	u32 left = HT_READ(btf, rq, __data_len), op = ht_io_op(HT_READ(btf, rq, cmd_flags)), class = 0;
-	u64 key = key_of(btf, rq), now, made, issued, slot;
+	u32 left = HT_READ(btf, rq, __data_len), op = ht_io_op(HT_READ(btf, rq, cmd_flags)), class;
+	u64 key = key_of(btf, rq), now, made, issued, total, failed, is_timed, is_issued, is_queued;
 	struct flight *f;
 	struct io_stats *s;
 
-	if (!left && op != HT_IO_FLUSH)
+	if (!(left | ht_equal(op, HT_IO_FLUSH)))
 		return 0; /* see ht_rq_counts() */
-	if (error)
-		class = blockio_class(error);
+	class = ht_io_class(error);
+	failed = 1 - ht_equal(class, HT_IO_OK);
 	now = bpf_ktime_get_ns();
-	f = find_flat(key);
+	f = find(key, key);
 	made = HT_READ(btf, rq, start_time_ns);
-	if (!made && f)
-		made = f->made;
 	issued = HT_READ(btf, rq, io_start_time_ns); /* 0 when the queue keeps no statistics */
-	if (!issued && f)
-		issued = f->issued;
+	if (f) {
+		made += ht_equal(made, 0) * f->made;
+		issued += ht_equal(issued, 0) * f->issued;
+	}
 	s = stats_of(ht_rq_dev(btf, rq), op);
-	if (s && class)
-		s->errors[class & (HT_IO_CLASSES - 1)]++;
-	else if (s)
-		s->bytes += bytes;
-	if (class && blockio_abnormal(class))
-		report(ctx, btf, rq, f, IO_ERROR, now, io_error_period_ns, io_error_burst, made, issued, class, bytes);
+	if (s) {
+		s->errors[class & (HT_IO_CLASSES - 1)] += failed;
+		s->bytes += (1 - failed) * bytes;
+	}
+	if (ht_io_abnormal(class))
+		report(ctx, btf, rq, f, IO_ERROR, now, HT_GET(io_error_period_ns), HT_GET(io_error_burst), made, issued,
+		       class, bytes);
 	if (bytes < left)
 		return 0; /* the rest completes later */
 
-	if (made && now >= made) {
-		slot = ht_slot_flat(ht_units(now - made));
+	is_timed = (1 - ht_equal(made, 0)) & (1 - ht_less(now, made));
+	is_issued = (1 - ht_equal(issued, 0)) & (1 - ht_less(now, issued));
+	is_queued = (1 - ht_equal(made, 0)) & (1 - ht_less(issued, made));
+	total = now - made;
+	if (is_timed) {
+		u64 slot = ht_slot_flat(ht_units(total));
+
 		if (s)
-			observe_fine(&s->total, now - made, slot);
-		observe_cgroup(ht_rq_cgroup(btf, rq), op, now - made, slot, class ? 0 : bytes);
-		if (now - made >= stall_ns)
-			report(ctx, btf, rq, f, IO_STALL, now, io_stall_period_ns, io_stall_burst, made, issued, class, bytes);
+			observe_fine(&s->total, total, slot);
+		observe_cgroup(ht_rq_cgroup(btf, rq), op, total, slot, (1 - failed) * bytes);
+		if (total >= HT_GET(stall_ns))
+			report(ctx, btf, rq, f, IO_STALL, now, HT_GET(io_stall_period_ns), HT_GET(io_stall_burst), made,
+			       issued, class, bytes);
 	}
-	if (s && issued && now >= issued) {
+	if (s && is_issued) {
 		observe_fine(&s->device, now - issued, ht_slot_flat(ht_units(now - issued)));
-		if (made && issued >= made)
+		if (is_queued)
 			observe(&s->queue, issued - made, ht_slot_flat(ht_units(issued - made)));
 	}
 	if (f)

@@ -18,6 +18,7 @@ import (
 )
 
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types -type io_wire -type io_key -type io_stats -type io_cgroup -type flight -type ht_hist -type ht_hist_fine bpf blockio.bpf.c -- -I../../../bpf/include -Wall -Werror -mcpu=v2
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types bpfLegacy blockio.bpf.c -- -I../../../bpf/include -Wall -Werror -mcpu=v2 -DHT_LEGACY
 
 //go:embed README.md
 var readme string
@@ -35,7 +36,7 @@ func Spec() probe.Spec {
 		Help:   "Measures how long block requests wait and take, and reports those that stall, hang or fail.",
 		Readme: readme,
 		Source: "block:block_rq_insert, block_rq_issue, block_rq_complete, block_rq_requeue, block_rq_merge",
-		Since:  "5.8",
+		Since:  "4.18",
 		Emits: []*signal.Schema{queueSeconds, deviceSeconds, totalSeconds, bytesTotal, errorsTotal, requeues, inflight, unmeasured,
 			containerSeconds, containerBytes, stalled, failed},
 	}, Config{
@@ -89,15 +90,11 @@ func run(ctx context.Context, env *probe.Env, cfg Config) error {
 
 // attach loads the programs in the form that this kernel's tracepoints have.
 func attach(env *probe.Env, cfg Config) (*load.Object, error) {
-	spec, err := loadBpf()
+	l, err := env.Kernel.Load(loadBpf, loadBpfLegacy)
 	if err != nil {
 		return nil, err
 	}
-	l, err := env.Kernel.New(spec)
-	if err != nil {
-		return nil, err
-	}
-	spec.Maps["devices"].MaxEntries = devicesMax(env.Root)
+	l.Spec.Maps["devices"].MaxEntries = devicesMax(env.Root)
 	if err := l.Set("stall_ns", uint64(cfg.Stall)); err != nil {
 		return nil, err
 	}
@@ -125,7 +122,7 @@ func attach(env *probe.Env, cfg Config) (*load.Object, error) {
 // bpf/include/core_fixes.h.
 func form(k *load.Kernel, name string) load.Hook {
 	h := load.TP(name)
-	if k.TracepointArgs(name) == 2 {
+	if n := k.TracepointArgs(name); n == 2 || n == 0 {
 		h.Programs = []string{name + "_q_btf", name + "_q_raw"}
 	}
 	return h

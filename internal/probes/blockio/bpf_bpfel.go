@@ -106,7 +106,6 @@ const (
 	bpfProgBlockRqRequeueQ_btf = "block_rq_requeue_q_btf"
 	bpfProgBlockRqRequeueQ_raw = "block_rq_requeue_q_raw"
 	bpfProgBlockRqRequeueRaw   = "block_rq_requeue_raw"
-	bpfVarIoWire               = "_io_wire"
 	bpfVarHtUseRing            = "ht_use_ring"
 	bpfVarIoErrorBurst         = "io_error_burst"
 	bpfVarIoErrorPeriodNs      = "io_error_period_ns"
@@ -195,7 +194,6 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	IoWire          *ebpf.VariableSpec `ebpf:"_io_wire"`
 	HtUseRing       *ebpf.VariableSpec `ebpf:"ht_use_ring"`
 	IoErrorBurst    *ebpf.VariableSpec `ebpf:"io_error_burst"`
 	IoErrorPeriodNs *ebpf.VariableSpec `ebpf:"io_error_period_ns"`
@@ -255,7 +253,6 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	IoWire          *ebpf.Variable `ebpf:"_io_wire"`
 	HtUseRing       *ebpf.Variable `ebpf:"ht_use_ring"`
 	IoErrorBurst    *ebpf.Variable `ebpf:"io_error_burst"`
 	IoErrorPeriodNs *ebpf.Variable `ebpf:"io_error_period_ns"`

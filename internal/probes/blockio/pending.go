@@ -21,19 +21,35 @@ import (
 )
 
 // flightTable is the programs' table of requests under way, mapped into this
-// process: to read it costs a copy of 320 KB and no system call.
+// process: to read it costs a copy of 320 KB and no system call. The legacy
+// flavour cannot map it, and makes a system call for each of 1024 sets, 1 ms.
 type flightTable struct {
-	mu  sync.Mutex
-	mem *ebpf.Memory
-	buf []bpfFlight
+	mu   sync.Mutex
+	m    *ebpf.Map
+	mem  *ebpf.Memory // nil: not mapped
+	ways int          // slots in a set
+	buf  []bpfFlight
 }
 
 func openFlights(m *ebpf.Map) (*flightTable, error) {
-	mem, err := m.Memory()
-	if err != nil {
+	ways := int(m.ValueSize()) / int(unsafe.Sizeof(bpfFlight{}))
+	t := &flightTable{m: m, ways: ways, buf: make([]bpfFlight, int(m.MaxEntries())*ways)}
+	if m.Flags()&unix.BPF_F_MMAPABLE == 0 {
+		return t, nil
+	}
+	var err error
+	if t.mem, err = m.Memory(); err != nil {
 		return nil, fmt.Errorf("map the requests under way: %w", err)
 	}
-	return &flightTable{mem: mem, buf: make([]bpfFlight, int(mem.Size())/int(unsafe.Sizeof(bpfFlight{})))}, nil
+	return t, nil
+}
+
+// every is how often to look for requests that are older than stall.
+func (t *flightTable) every(stall time.Duration) time.Duration {
+	if t.mem == nil {
+		return time.Second // a look costs 1 ms
+	}
+	return min(stall/4, time.Second)
 }
 
 // each calls f with a copy of every slot that is taken. Programs write while it
@@ -41,8 +57,15 @@ func openFlights(m *ebpf.Map) (*flightTable, error) {
 func (t *flightTable) each(f func(slot int, f *bpfFlight)) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if err := t.read(t.buf, 0); err != nil {
-		return err
+	for set := 0; t.mem == nil && set < len(t.buf); set += t.ways {
+		if err := t.lookup(t.buf[set:set+t.ways], set); err != nil {
+			return err
+		}
+	}
+	if t.mem != nil {
+		if err := t.read(t.buf, 0); err != nil {
+			return err
+		}
 	}
 	for i := range t.buf {
 		if t.buf[i].Rq != 0 {
@@ -55,7 +78,20 @@ func (t *flightTable) each(f func(slot int, f *bpfFlight)) error {
 // still tells whether slot holds the same request in the same state as f.
 func (t *flightTable) still(slot int, f *bpfFlight) bool {
 	one := make([]bpfFlight, 1)
-	return t.read(one, slot) == nil && one[0] == *f
+	if t.mem != nil {
+		return t.read(one, slot) == nil && one[0] == *f
+	}
+	set := make([]bpfFlight, t.ways)
+	first := slot - slot%t.ways
+	return t.lookup(set, first) == nil && set[slot-first] == *f
+}
+
+// lookup reads the set that begins with slot.
+func (t *flightTable) lookup(to []bpfFlight, slot int) error {
+	if err := t.m.Lookup(uint32(slot/t.ways), to); err != nil {
+		return fmt.Errorf("read requests under way: %w", err)
+	}
+	return nil
 }
 
 func (t *flightTable) read(to []bpfFlight, slot int) error {
@@ -96,7 +132,7 @@ const critical = 15 * time.Second
 
 func (s *scanner) run(ctx context.Context) {
 	s.told = make(map[uint32]reported)
-	t := time.NewTicker(min(s.stall/4, time.Second))
+	t := time.NewTicker(s.flights.every(s.stall))
 	defer t.Stop()
 	for {
 		select {

@@ -76,12 +76,14 @@ const (
 	bpfProgKfreeSkb3Raw      = "kfree_skb_3_raw"
 	bpfProgKfreeSkbBtf       = "kfree_skb_btf"
 	bpfProgKfreeSkbRaw       = "kfree_skb_raw"
-	bpfVarDropWire           = "_drop_wire"
 	bpfVarHtUseRing          = "ht_use_ring"
 	bpfVarNotSpecified       = "not_specified"
 	bpfVarPacketDropBurst    = "packet_drop_burst"
 	bpfVarPacketDropPeriodNs = "packet_drop_period_ns"
-	bpfVarQuiet              = "quiet"
+	bpfVarQuiet0             = "quiet_0"
+	bpfVarQuiet128           = "quiet_128"
+	bpfVarQuiet192           = "quiet_192"
+	bpfVarQuiet64            = "quiet_64"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -151,12 +153,14 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	DropWire           *ebpf.VariableSpec `ebpf:"_drop_wire"`
 	HtUseRing          *ebpf.VariableSpec `ebpf:"ht_use_ring"`
 	NotSpecified       *ebpf.VariableSpec `ebpf:"not_specified"`
 	PacketDropBurst    *ebpf.VariableSpec `ebpf:"packet_drop_burst"`
 	PacketDropPeriodNs *ebpf.VariableSpec `ebpf:"packet_drop_period_ns"`
-	Quiet              *ebpf.VariableSpec `ebpf:"quiet"`
+	Quiet0             *ebpf.VariableSpec `ebpf:"quiet_0"`
+	Quiet128           *ebpf.VariableSpec `ebpf:"quiet_128"`
+	Quiet192           *ebpf.VariableSpec `ebpf:"quiet_192"`
+	Quiet64            *ebpf.VariableSpec `ebpf:"quiet_64"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -204,12 +208,14 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	DropWire           *ebpf.Variable `ebpf:"_drop_wire"`
 	HtUseRing          *ebpf.Variable `ebpf:"ht_use_ring"`
 	NotSpecified       *ebpf.Variable `ebpf:"not_specified"`
 	PacketDropBurst    *ebpf.Variable `ebpf:"packet_drop_burst"`
 	PacketDropPeriodNs *ebpf.Variable `ebpf:"packet_drop_period_ns"`
-	Quiet              *ebpf.Variable `ebpf:"quiet"`
+	Quiet0             *ebpf.Variable `ebpf:"quiet_0"`
+	Quiet128           *ebpf.Variable `ebpf:"quiet_128"`
+	Quiet192           *ebpf.Variable `ebpf:"quiet_192"`
+	Quiet64            *ebpf.Variable `ebpf:"quiet_64"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.

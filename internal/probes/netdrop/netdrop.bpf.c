@@ -15,12 +15,15 @@
 
 #define NO_REASON 0xffffffff /* the kernel does not tell */
 
-const volatile u64 packet_drop_period_ns = 100000000;
-const volatile u64 packet_drop_burst = 10;
-/* Reasons that make no event, a bit each: user space knows their names. Those beyond are of subsystems. */
-const volatile u64 quiet[4] = {};
+HT_CONST(u64, packet_drop_period_ns, 100000000);
+HT_CONST(u64, packet_drop_burst, 10);
+/* Reasons that make no event, a bit each from 0, 64, 128 and 192: user space knows their names. Those beyond are of subsystems. */
+HT_CONST(u64, quiet_0, 0);
+HT_CONST(u64, quiet_64, 0);
+HT_CONST(u64, quiet_128, 0);
+HT_CONST(u64, quiet_192, 0);
 /* SKB_DROP_REASON_NOT_SPECIFIED: the call that dropped it gave no reason, the place may tell. */
-const volatile u32 not_specified = 2;
+HT_CONST(u32, not_specified, 2);
 
 struct drop_key {
 	u32 reason;
@@ -75,7 +78,7 @@ struct drop_wire {
 	u8 comm[16];
 	u64 stack[FRAMES];
 };
-const struct drop_wire *_drop_wire __attribute__((unused)); /* keep in BTF */
+HT_WIRE(drop_wire);
 
 static __always_inline void bump(void *map, void *key)
 {
@@ -90,12 +93,31 @@ static __always_inline void bump(void *map, void *key)
 
 static __always_inline bool is_quiet(u32 reason)
 {
-	return reason < 256 && (quiet[(reason >> 6) & 3] >> (reason & 63) & 1);
+	u64 set;
+
+	switch (reason >> 6) {
+	case 0:
+		set = HT_GET(quiet_0);
+		break;
+	case 1:
+		set = HT_GET(quiet_64);
+		break;
+	case 2:
+		set = HT_GET(quiet_128);
+		break;
+	case 3:
+		set = HT_GET(quiet_192);
+		break;
+	default:
+		return false;
+	}
+	return set >> (reason & 63) & 1;
 }
 
 static __always_inline bool is_normal_place(u32 reason, u64 location)
 {
-	return (reason == not_specified || reason == NO_REASON) && bpf_map_lookup_elem(&normal_places, &location);
+	return (reason == HT_GET(not_specified) || reason == NO_REASON) &&
+	       bpf_map_lookup_elem(&normal_places, &location);
 }
 
 /* Network namespaces have numbers from here on (PROC_DYNAMIC_FIRST, and a few below it for the first ones). */
@@ -150,7 +172,7 @@ static __always_inline int report(void *ctx, bool btf, struct sk_buff *skb, u64 
 	s64 suppressed;
 
 	/* A bucket for each of four sets of reasons: a flood of one does not hide all others. */
-	suppressed = ht_admit(reason & (HT_KINDS - 1), now, packet_drop_period_ns, packet_drop_burst);
+	suppressed = ht_admit(reason & (HT_KINDS - 1), now, HT_GET(packet_drop_period_ns), HT_GET(packet_drop_burst));
 	if (suppressed < 0)
 		return 0;
 	e = ht_reserve(sizeof(*e));
@@ -174,9 +196,10 @@ static __always_inline int report(void *ctx, bool btf, struct sk_buff *skb, u64 
 	return 0;
 }
 
-static __always_inline int on_drop(void *ctx, bool btf, struct sk_buff *skb, u64 location, u32 reason, struct sock *rx_sk)
+static __always_inline int on_drop(void *ctx, bool btf, struct sk_buff *skb, u64 location, u32 reason,
+				   struct sock *rx_sk)
 {
-	struct drop_key k = {.reason = reason};
+	struct drop_key k = { .reason = reason };
 	struct sock *sk = rx_sk;
 	u64 cgroup = 0;
 	s32 proto;

@@ -14,6 +14,7 @@ import (
 )
 
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types -type drop_wire -type drop_key -type ht_packet bpf netdrop.bpf.c -- -I../../../bpf/include -Wall -Werror -mcpu=v2
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types bpfLegacy netdrop.bpf.c -- -I../../../bpf/include -Wall -Werror -mcpu=v2 -DHT_LEGACY
 
 //go:embed README.md
 var readme string
@@ -31,7 +32,7 @@ func Spec() probe.Spec {
 		Help:   "Counts the packets that the kernel drops, by reason, and reports those that matter.",
 		Readme: readme,
 		Source: "skb:kfree_skb",
-		Since:  "5.8",
+		Since:  "4.18",
 		Emits:  []*signal.Schema{drops, containerDrops, dropped},
 	}, Config{
 		Ignore:     []string{},
@@ -80,11 +81,7 @@ func run(ctx context.Context, env *probe.Env, cfg Config) error {
 
 // attach loads the program in the form that this kernel's kfree_skb has.
 func attach(env *probe.Env, cfg Config, rs *reasons) (*load.Object, error) {
-	spec, err := loadBpf()
-	if err != nil {
-		return nil, err
-	}
-	l, err := env.Kernel.New(spec)
+	l, err := env.Kernel.Load(loadBpf, loadBpfLegacy)
 	if err != nil {
 		return nil, err
 	}
@@ -92,8 +89,10 @@ func attach(env *probe.Env, cfg Config, rs *reasons) (*load.Object, error) {
 	if len(unknown) > 0 {
 		env.Log.Warn("this kernel has no such drop reasons", "probes.netdrop.ignore", unknown)
 	}
-	if err := l.Set("quiet", quiet); err != nil {
-		return nil, err
+	for i, set := range quiet {
+		if err := l.Set(fmt.Sprintf("quiet_%d", 64*i), set); err != nil {
+			return nil, err
+		}
 	}
 	if n, ok := rs.number(notSpecified); ok {
 		if err := l.Set("not_specified", n); err != nil {
@@ -107,7 +106,7 @@ func attach(env *probe.Env, cfg Config, rs *reasons) (*load.Object, error) {
 	switch env.Kernel.TracepointArgs("kfree_skb") { // see core_fixes.h
 	case 3:
 		h.Programs = []string{"kfree_skb_3_btf", "kfree_skb_3_raw"}
-	case 2:
+	case 2, 0: // 0: the kernel is so old that its BTF does not tell
 		h.Programs = []string{"kfree_skb_2_btf", "kfree_skb_2_raw"}
 	}
 	return l.Attach(h)

@@ -55,7 +55,6 @@ const (
 	bpfProgMarkVictimPidBtf = "mark_victim_pid_btf"
 	bpfProgMarkVictimPidRaw = "mark_victim_pid_raw"
 	bpfProgMarkVictimRaw    = "mark_victim_raw"
-	bpfVarOomWire           = "_oom_wire"
 	bpfVarHtCgroupSubsys    = "ht_cgroup_subsys"
 	bpfVarHtUseRing         = "ht_use_ring"
 	bpfVarOomKillBurst      = "oom_kill_burst"
@@ -125,7 +124,6 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	OomWire         *ebpf.VariableSpec `ebpf:"_oom_wire"`
 	HtCgroupSubsys  *ebpf.VariableSpec `ebpf:"ht_cgroup_subsys"`
 	HtUseRing       *ebpf.VariableSpec `ebpf:"ht_use_ring"`
 	OomKillBurst    *ebpf.VariableSpec `ebpf:"oom_kill_burst"`
@@ -173,7 +171,6 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	OomWire         *ebpf.Variable `ebpf:"_oom_wire"`
 	HtCgroupSubsys  *ebpf.Variable `ebpf:"ht_cgroup_subsys"`
 	HtUseRing       *ebpf.Variable `ebpf:"ht_use_ring"`
 	OomKillBurst    *ebpf.Variable `ebpf:"oom_kill_burst"`

@@ -40,13 +40,7 @@ const limit = 48 << 20
 
 // TestKernel runs a process into the memory limit of its cgroup, by each kind of hook and ring.
 func TestKernel(t *testing.T) {
-	for _, kind := range []string{load.TPBTF, load.RawTP} {
-		for _, ring := range []string{"ringbuf", "perf"} {
-			t.Run(kind+"/"+ring, func(t *testing.T) {
-				testKill(t, load.Options{Kinds: []string{kind}, Ring: ring})
-			})
-		}
-	}
+	probetest.Rungs(t, testKill)
 }
 
 func startHog(t *testing.T, cg *probetest.Cgroup) (*exec.Cmd, io.Writer) {

@@ -15,8 +15,8 @@
 #define FRAMES 32
 #define LEVELS 8 /* kubepods/burstable/pod/container and some more */
 
-const volatile u64 oom_kill_period_ns = 200000000;
-const volatile u64 oom_kill_burst = 20;
+HT_CONST(u64, oom_kill_period_ns, 200000000);
+HT_CONST(u64, oom_kill_burst, 20);
 
 /* One memory cgroup on the way from the victim's to the root. */
 struct oom_level {
@@ -45,7 +45,7 @@ struct oom_wire {
 	struct oom_level levels[LEVELS];
 	u64 stack[FRAMES];
 };
-const struct oom_wire *_oom_wire __attribute__((unused)); /* keep in BTF */
+HT_WIRE(oom_wire);
 
 /* Kills by cgroup, also those whose event is held back. */
 struct {
@@ -96,7 +96,7 @@ static __always_inline void describe_levels(struct oom_wire *e, struct task_stru
 		memcg = (void *)css;
 		cg = HT_READ(false, css, cgroup);
 		kn = HT_READ(false, cg, kn);
-		e->levels[i].id = HT_READ(false, kn, id);
+		e->levels[i].id = ht_kernfs_id(false, kn);
 		e->levels[i].usage = HT_READ(false, memcg, memory.usage.counter);
 		e->levels[i].limit = HT_READ(false, memcg, memory.max);
 		e->nlevels = i + 1;
@@ -138,7 +138,7 @@ static __always_inline int on_victim(void *ctx, bool btf, struct task_struct *t,
 		cgroup = ht_cgroup_id(false, t);
 		count_kill(cgroup);
 	}
-	suppressed = ht_admit(0, now, oom_kill_period_ns, oom_kill_burst);
+	suppressed = ht_admit(0, now, HT_GET(oom_kill_period_ns), HT_GET(oom_kill_burst));
 	if (suppressed < 0)
 		return 0;
 	e = ht_reserve(sizeof(*e));

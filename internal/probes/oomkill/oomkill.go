@@ -16,6 +16,7 @@ import (
 )
 
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types -type oom_wire -type oom_level bpf oomkill.bpf.c -- -I../../../bpf/include -Wall -Werror -mcpu=v2
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types bpfLegacy oomkill.bpf.c -- -I../../../bpf/include -Wall -Werror -mcpu=v2 -DHT_LEGACY
 
 //go:embed README.md
 var readme string
@@ -34,7 +35,7 @@ func Spec() probe.Spec {
 		Help:   "Reports whom the OOM killer chose, with a snapshot of memory at that moment.",
 		Readme: readme,
 		Source: "oom:mark_victim, /dev/kmsg, cgroup files, /proc",
-		Since:  "5.8",
+		Since:  "4.18",
 		Emits:  []*signal.Schema{kills, containerKills, killed},
 	}, Config{
 		Processes:  10,
@@ -97,11 +98,7 @@ func run(ctx context.Context, env *probe.Env, cfg Config) error {
 }
 
 func attach(env *probe.Env, cfg Config) (*load.Object, error) {
-	spec, err := loadBpf()
-	if err != nil {
-		return nil, err
-	}
-	l, err := env.Kernel.New(spec)
+	l, err := env.Kernel.Load(loadBpf, loadBpfLegacy)
 	if err != nil {
 		return nil, err
 	}
@@ -109,7 +106,7 @@ func attach(env *probe.Env, cfg Config) (*load.Object, error) {
 		return nil, err
 	}
 	h := load.TP("mark_victim")
-	if env.Kernel.TracepointArgs("mark_victim") == 1 { // see core_fixes.h
+	if env.Kernel.TracepointArgs("mark_victim") <= 1 { // see core_fixes.h
 		h.Programs = []string{"mark_victim_pid_btf", "mark_victim_pid_raw"}
 	}
 	return l.Attach(h)

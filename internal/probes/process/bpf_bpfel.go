@@ -118,8 +118,6 @@ const (
 	bpfProgSignalDeliverRaw     = "signal_deliver_raw"
 	bpfProgSignalGenerateBtf    = "signal_generate_btf"
 	bpfProgSignalGenerateRaw    = "signal_generate_raw"
-	bpfVarCrashWire             = "_crash_wire"
-	bpfVarExecWire              = "_exec_wire"
 	bpfVarHtCgroupSubsys        = "ht_cgroup_subsys"
 	bpfVarHtUseRing             = "ht_use_ring"
 	bpfVarProcessCrashBurst     = "process_crash_burst"
@@ -202,8 +200,6 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	CrashWire            *ebpf.VariableSpec `ebpf:"_crash_wire"`
-	ExecWire             *ebpf.VariableSpec `ebpf:"_exec_wire"`
 	HtCgroupSubsys       *ebpf.VariableSpec `ebpf:"ht_cgroup_subsys"`
 	HtUseRing            *ebpf.VariableSpec `ebpf:"ht_use_ring"`
 	ProcessCrashBurst    *ebpf.VariableSpec `ebpf:"process_crash_burst"`
@@ -258,8 +254,6 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	CrashWire            *ebpf.Variable `ebpf:"_crash_wire"`
-	ExecWire             *ebpf.Variable `ebpf:"_exec_wire"`
 	HtCgroupSubsys       *ebpf.Variable `ebpf:"ht_cgroup_subsys"`
 	HtUseRing            *ebpf.Variable `ebpf:"ht_use_ring"`
 	ProcessCrashBurst    *ebpf.Variable `ebpf:"process_crash_burst"`

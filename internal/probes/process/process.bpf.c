@@ -18,11 +18,11 @@
 #define ARGS 512
 #define SIGNALS 65
 
-const volatile u64 process_crash_period_ns = 200000000;
-const volatile u64 process_crash_burst = 10;
-const volatile u64 process_exec_period_ns = 5000000;
-const volatile u64 process_exec_burst = 200;
-const volatile bool report_exec = false;
+HT_CONST(u64, process_crash_period_ns, 200000000);
+HT_CONST(u64, process_crash_burst, 10);
+HT_CONST(u64, process_exec_period_ns, 5000000);
+HT_CONST(u64, process_exec_burst, 200);
+HT_CONST(bool, report_exec, false);
 
 enum kind { CRASH, EXEC };
 
@@ -96,7 +96,7 @@ struct crash_wire {
 	u8 comm[16];
 	u64 stack[FRAMES];
 };
-const struct crash_wire *_crash_wire __attribute__((unused)); /* keep in BTF */
+HT_WIRE(crash_wire);
 
 struct exec_wire {
 	u32 kind;
@@ -113,7 +113,7 @@ struct exec_wire {
 	u8 file[256];
 	u8 args[ARGS]; /* each with its NUL */
 };
-const struct exec_wire *_exec_wire __attribute__((unused)); /* keep in BTF */
+HT_WIRE(exec_wire);
 
 static __always_inline struct host_counts *this_cpu(void)
 {
@@ -160,7 +160,7 @@ static __always_inline int exec_event(void *ctx, bool btf, struct task_struct *p
 	u64 now = bpf_ktime_get_ns(), from, len;
 	s64 suppressed;
 
-	suppressed = ht_admit(EXEC, now, process_exec_period_ns, process_exec_burst);
+	suppressed = ht_admit(EXEC, now, HT_GET(process_exec_period_ns), HT_GET(process_exec_burst));
 	if (suppressed < 0)
 		return 0;
 	e = ht_reserve(sizeof(*e));
@@ -205,7 +205,7 @@ static __always_inline int on_exec(void *ctx, bool btf, struct task_struct *p, u
 	c = counts_of(ht_cgroup_id(btf, p));
 	if (c)
 		c->execs++;
-	if (report_exec)
+	if (HT_GET(report_exec))
 		exec_event(ctx, btf, p, bprm);
 	return 0;
 }
@@ -301,7 +301,7 @@ static __always_inline int on_deliver(void *ctx, bool btf, u64 sig, void *info, 
 	if (BPF_CORE_READ(t, signal, flags) & SIGNAL_UNKILLABLE)
 		return 0;
 	now = bpf_ktime_get_ns();
-	suppressed = ht_admit(CRASH, now, process_crash_period_ns, process_crash_burst);
+	suppressed = ht_admit(CRASH, now, HT_GET(process_crash_period_ns), HT_GET(process_crash_burst));
 	if (suppressed < 0)
 		return 0;
 	e = ht_reserve(sizeof(*e));

@@ -13,6 +13,7 @@ import (
 )
 
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types -type crash_wire -type sender -type ht_regs -type ht_place -type exec_wire -type host_counts -type cgroup_counts bpf process.bpf.c -- -I../../../bpf/include -Wall -Werror -mcpu=v2
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types bpfLegacy process.bpf.c -- -I../../../bpf/include -Wall -Werror -mcpu=v2 -DHT_LEGACY
 
 //go:embed README.md
 var readme string
@@ -31,7 +32,7 @@ func Spec() probe.Spec {
 		Help:   "Counts processes that start and end, and reports those that crash.",
 		Readme: readme,
 		Source: "sched:sched_process_fork, sched_process_exec, sched_process_exit, signal:signal_generate, signal_deliver",
-		Since:  "5.8",
+		Since:  "4.18",
 		Emits:  []*signal.Schema{forks, execs, exits, containerForks, containerExecs, containerExits, crashed, executed},
 	}, Config{
 		ExecRate:   200,
@@ -89,11 +90,7 @@ func causes() []string {
 }
 
 func run(ctx context.Context, env *probe.Env, cfg Config) error {
-	spec, err := loadBpf()
-	if err != nil {
-		return err
-	}
-	l, err := env.Kernel.New(spec)
+	l, err := env.Kernel.Load(loadBpf, loadBpfLegacy)
 	if err != nil {
 		return err
 	}
@@ -107,7 +104,7 @@ func run(ctx context.Context, env *probe.Env, cfg Config) error {
 		return err
 	}
 	exit := load.TP("sched_process_exit")
-	if env.Kernel.TracepointArgs("sched_process_exit") == 1 { // see core_fixes.h
+	if env.Kernel.TracepointArgs("sched_process_exit") <= 1 { // see core_fixes.h
 		exit.Programs = []string{"sched_process_exit_1_btf", "sched_process_exit_1_raw"}
 	}
 	o, err := l.Attach(load.TP("sched_process_fork"), load.TP("sched_process_exec"), exit,

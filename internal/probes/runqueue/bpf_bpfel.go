@@ -90,7 +90,6 @@ const (
 	bpfProgSchedWakeupNewBtf   = "sched_wakeup_new_btf"
 	bpfProgSchedWakeupNewRaw   = "sched_wakeup_new_raw"
 	bpfProgSchedWakeupRaw      = "sched_wakeup_raw"
-	bpfVarSchedStallWire       = "_sched_stall_wire"
 	bpfVarHtCgroupSubsys       = "ht_cgroup_subsys"
 	bpfVarHtUseRing            = "ht_use_ring"
 	bpfVarSchedStallBurst      = "sched_stall_burst"
@@ -169,7 +168,6 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	SchedStallWire     *ebpf.VariableSpec `ebpf:"_sched_stall_wire"`
 	HtCgroupSubsys     *ebpf.VariableSpec `ebpf:"ht_cgroup_subsys"`
 	HtUseRing          *ebpf.VariableSpec `ebpf:"ht_use_ring"`
 	SchedStallBurst    *ebpf.VariableSpec `ebpf:"sched_stall_burst"`
@@ -226,7 +224,6 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	SchedStallWire     *ebpf.Variable `ebpf:"_sched_stall_wire"`
 	HtCgroupSubsys     *ebpf.Variable `ebpf:"ht_cgroup_subsys"`
 	HtUseRing          *ebpf.Variable `ebpf:"ht_use_ring"`
 	SchedStallBurst    *ebpf.Variable `ebpf:"sched_stall_burst"`

@@ -19,9 +19,9 @@
 #define RUNS 8	     /* tasks remembered per CPU: enough to see who took most of a 50 ms wait */
 #define FRAMES 32
 
-const volatile u64 stall_ns = 50000000;
-const volatile u64 sched_stall_period_ns = 100000000;
-const volatile u64 sched_stall_burst = 10;
+HT_CONST(u64, stall_ns, 50000000);
+HT_CONST(u64, sched_stall_period_ns, 100000000);
+HT_CONST(u64, sched_stall_burst, 10);
 
 enum wait_kind { WAKEUP, PREEMPT, WAIT_KINDS };
 
@@ -33,7 +33,7 @@ struct stamp {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(map_flags, HT_MMAPABLE);
 	__uint(max_entries, STAMPS);
 	__type(key, u32);
 	__type(value, struct stamp);
@@ -103,7 +103,7 @@ struct sched_stall_wire {
 	u64 culprit[FRAMES];
 	u64 culprit_user[FRAMES];
 };
-const struct sched_stall_wire *_sched_stall_wire __attribute__((unused)); /* keep in BTF */
+HT_WIRE(sched_stall_wire);
 
 static __always_inline void enqueue(u32 pid, u64 now, u32 kind)
 {
@@ -146,7 +146,7 @@ static __always_inline int stall(void *ctx, bool btf, struct task_struct *prev, 
 	s64 suppressed;
 	u32 i;
 
-	suppressed = ht_admit(0, now, sched_stall_period_ns, sched_stall_burst);
+	suppressed = ht_admit(0, now, HT_GET(sched_stall_period_ns), HT_GET(sched_stall_burst));
 	if (suppressed < 0)
 		return 0;
 	e = ht_reserve(sizeof(*e));
@@ -169,6 +169,7 @@ static __always_inline int stall(void *ctx, bool btf, struct task_struct *prev, 
 	if (btf)
 		e->victim_frames = bpf_get_task_stack(next, e->victim, sizeof(e->victim), 0);
 	e->nruns = RUNS;
+#pragma unroll
 	for (i = 0; i < RUNS; i++)
 		e->runs[i] = c->runs[(c->next - 1 - i) & (RUNS - 1)];
 	ht_submit(ctx, e, sizeof(*e));
@@ -192,7 +193,8 @@ static __always_inline void observe_cgroup(u64 id, u64 waited)
 	ht_observe(h, waited);
 }
 
-static __always_inline int on_switch(void *ctx, bool btf, bool preempt, struct task_struct *prev, struct task_struct *next)
+static __always_inline int on_switch(void *ctx, bool btf, bool preempt, struct task_struct *prev,
+				     struct task_struct *next)
 {
 	u64 now = bpf_ktime_get_ns(), waited, since;
 	u32 zero = 0, slot, pid;
@@ -213,7 +215,7 @@ static __always_inline int on_switch(void *ctx, bool btf, bool preempt, struct t
 	since = c->since;
 	c->since = now;
 	/* A shorter stay cannot be the culprit of a stall; idle ones tell that the victim was throttled. */
-	if (now - since >= stall_ns >> 4) {
+	if (now - since >= HT_GET(stall_ns) >> 4) {
 		describe_run(&c->runs[c->next & (RUNS - 1)], btf, prev, now, since);
 		c->next++;
 	}
@@ -235,7 +237,7 @@ static __always_inline int on_switch(void *ctx, bool btf, bool preempt, struct t
 		waited = 0;
 	ht_observe_fine(&c->wait[s->kind & 1], waited);
 	observe_cgroup(ht_cgroup_id(btf, next), waited);
-	if (waited >= stall_ns)
+	if (waited >= HT_GET(stall_ns))
 		stall(ctx, btf, prev, next, c, since, now, waited, s->kind & 1);
 	return 0;
 }

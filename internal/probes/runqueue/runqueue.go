@@ -15,6 +15,7 @@ import (
 )
 
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types -type sched_stall_wire -type run -type ht_hist -type cpu_state bpf runqueue.bpf.c -- -I../../../bpf/include -Wall -Werror -mcpu=v2
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types bpfLegacy runqueue.bpf.c -- -I../../../bpf/include -Wall -Werror -mcpu=v2 -DHT_LEGACY
 
 //go:embed README.md
 var readme string
@@ -32,7 +33,7 @@ func Spec() probe.Spec {
 		Help:   "Measures how long tasks wait for a CPU, and who had it.",
 		Readme: readme,
 		Source: "sched:sched_wakeup, sched_wakeup_new, sched_switch, sched_migrate_task",
-		Since:  "5.8",
+		Since:  "4.18",
 		Emits:  []*signal.Schema{wait, containerWait, switches, migrations, collisions, stalled},
 	}, Config{
 		Stall:      50 * time.Millisecond,
@@ -80,11 +81,7 @@ var (
 )
 
 func run(ctx context.Context, env *probe.Env, cfg Config) error {
-	spec, err := loadBpf()
-	if err != nil {
-		return err
-	}
-	l, err := env.Kernel.New(spec)
+	l, err := env.Kernel.Load(loadBpf, loadBpfLegacy)
 	if err != nil {
 		return err
 	}

@@ -65,7 +65,6 @@ const (
 	bpfProgSoftirqExitRaw      = "softirq_exit_raw"
 	bpfProgSoftirqRaiseBtf     = "softirq_raise_btf"
 	bpfProgSoftirqRaiseRaw     = "softirq_raise_raw"
-	bpfVarSoftirqStallWire     = "_softirq_stall_wire"
 	bpfVarHtCgroupSubsys       = "ht_cgroup_subsys"
 	bpfVarHtUseRing            = "ht_use_ring"
 	bpfVarSoftirqStallBurst    = "softirq_stall_burst"
@@ -138,7 +137,6 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	SoftirqStallWire     *ebpf.VariableSpec `ebpf:"_softirq_stall_wire"`
 	HtCgroupSubsys       *ebpf.VariableSpec `ebpf:"ht_cgroup_subsys"`
 	HtUseRing            *ebpf.VariableSpec `ebpf:"ht_use_ring"`
 	SoftirqStallBurst    *ebpf.VariableSpec `ebpf:"softirq_stall_burst"`
@@ -187,7 +185,6 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	SoftirqStallWire     *ebpf.Variable `ebpf:"_softirq_stall_wire"`
 	HtCgroupSubsys       *ebpf.Variable `ebpf:"ht_cgroup_subsys"`
 	HtUseRing            *ebpf.Variable `ebpf:"ht_use_ring"`
 	SoftirqStallBurst    *ebpf.Variable `ebpf:"softirq_stall_burst"`

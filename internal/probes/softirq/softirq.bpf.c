@@ -16,9 +16,9 @@
 #define VECS 10 /* NR_SOFTIRQS, unchanged since v2.6.39 */
 #define FRAMES 32
 
-const volatile u64 stall_ns = 10000000;
-const volatile u64 softirq_stall_period_ns = 100000000;
-const volatile u64 softirq_stall_burst = 10;
+HT_CONST(u64, stall_ns, 10000000);
+HT_CONST(u64, softirq_stall_period_ns, 100000000);
+HT_CONST(u64, softirq_stall_burst, 10);
 
 /* Longer than any wait: the stamp is left from when the CPU was taken offline. */
 #define STALE_NS (120ULL * 1000000000)
@@ -59,7 +59,7 @@ struct softirq_stall_wire {
 	u8 comm[16];
 	u64 stack[FRAMES];
 };
-const struct softirq_stall_wire *_softirq_stall_wire __attribute__((unused)); /* keep in BTF */
+HT_WIRE(softirq_stall_wire);
 
 static __always_inline struct cpu_state *this_cpu(void)
 {
@@ -75,7 +75,7 @@ static __always_inline int stall(void *ctx, struct cpu_state *c, u32 vec, u32 ph
 	u64 id;
 
 	/* A bucket for each phase, so that a flood of one does not hide the other. */
-	suppressed = ht_admit(phase, now, softirq_stall_period_ns, softirq_stall_burst);
+	suppressed = ht_admit(phase, now, HT_GET(softirq_stall_period_ns), HT_GET(softirq_stall_burst));
 	if (suppressed < 0)
 		return 0;
 	e = ht_reserve(sizeof(*e));
@@ -130,7 +130,7 @@ static __always_inline int on_entry(void *ctx, bool btf, u64 vec)
 	if (now - since > STALE_NS)
 		return 0;
 	ht_observe_fine(&c->wait[vec], now - since);
-	if (now - since >= stall_ns)
+	if (now - since >= HT_GET(stall_ns))
 		stall(ctx, c, vec, WAIT, now, now - since);
 	return 0;
 }
@@ -150,7 +150,7 @@ static __always_inline int on_exit(void *ctx, bool btf, u64 vec)
 	c->last_end = now;
 	c->last_ns = now - since;
 	c->last_vec = vec;
-	if (now - since >= stall_ns)
+	if (now - since >= HT_GET(stall_ns))
 		stall(ctx, c, vec, SERVICE, now, now - since);
 	return 0;
 }

@@ -13,6 +13,7 @@ import (
 )
 
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types -type softirq_stall_wire -type cpu_state -type ht_hist_fine bpf softirq.bpf.c -- -I../../../bpf/include -Wall -Werror -mcpu=v2
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types bpfLegacy softirq.bpf.c -- -I../../../bpf/include -Wall -Werror -mcpu=v2 -DHT_LEGACY
 
 //go:embed README.md
 var readme string
@@ -30,7 +31,7 @@ func Spec() probe.Spec {
 		Help:   "Measures how long soft interrupts wait and run, by vector.",
 		Readme: readme,
 		Source: "irq:softirq_raise, softirq_entry, softirq_exit",
-		Since:  "5.8",
+		Since:  "4.18",
 		Emits:  []*signal.Schema{wait, service, stalled},
 	}, Config{
 		Stall:      10 * time.Millisecond,
@@ -64,11 +65,7 @@ func run(ctx context.Context, env *probe.Env, cfg Config) error {
 	if cfg.Stall <= 0 {
 		return fmt.Errorf("probes.softirq.stall is %v: want a positive duration", cfg.Stall)
 	}
-	spec, err := loadBpf()
-	if err != nil {
-		return err
-	}
-	l, err := env.Kernel.New(spec)
+	l, err := env.Kernel.Load(loadBpf, loadBpfLegacy)
 	if err != nil {
 		return err
 	}

@@ -8,8 +8,8 @@
 #include "task.h"
 
 /* Set by the loader from the probe's rate and burst. */
-const volatile u64 seen_period_ns = 100000000;
-const volatile u64 seen_burst = 10;
+HT_CONST(u64, seen_period_ns, 100000000);
+HT_CONST(u64, seen_burst, 10);
 
 struct seen_wire {
 	u64 ts; /* bpf_ktime_get_ns() */
@@ -19,7 +19,7 @@ struct seen_wire {
 	u32 tgid;
 	u8 comm[16];
 };
-const struct seen_wire *_seen_wire __attribute__((unused)); /* keep in BTF */
+HT_WIRE(seen_wire);
 
 /* What is counted stays in the kernel; only rare things become events. */
 struct {
@@ -40,7 +40,7 @@ static __always_inline int on_exec(void *ctx, bool btf, struct task_struct *p)
 	if (n)
 		*n += 1; /* per CPU: no atomic needed */
 
-	suppressed = ht_admit(0, now, seen_period_ns, seen_burst);
+	suppressed = ht_admit(0, now, HT_GET(seen_period_ns), HT_GET(seen_burst));
 	if (suppressed < 0)
 		return 0;
 	e = ht_reserve(sizeof(*e));

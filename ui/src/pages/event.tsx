@@ -4,7 +4,7 @@
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
 import { api, type Document, type Schema } from "../api";
-import { containerName, EventTable, Severity } from "../parts/eventtable";
+import { EventTable, Severity, WorkloadLink } from "../parts/eventtable";
 import { FieldTable, Frames, Rich, richFields } from "../parts/fields";
 import { merge } from "../filter";
 import { Time } from "../parts/time";
@@ -13,6 +13,7 @@ import { absolutePatch, iso } from "../range";
 import { formatHash, href } from "../router";
 import { useApp, useLoad } from "../state";
 import { grouped } from "../units";
+import { labelsOfEvent, pathOf } from "../workload";
 
 /** Neighbours are what happened this many seconds before and after. */
 const AROUND = 60;
@@ -68,12 +69,13 @@ function Actions({ d, schema }: { d: Document; schema: Schema | undefined }): JS
   const { t } = useApp();
   const at = Date.parse(d.time) / 1000;
   const window = absolutePatch(at - 300, at + 300) as Record<string, string>;
+  const work = labelsOfEvent(d);
   const link = (path: string[], q: Record<string, string | undefined>) =>
     formatHash(path, new URLSearchParams(Object.entries({ ...window, ...q }).filter((e): e is [string, string] => e[1] !== undefined && e[1] !== "")));
   return (
     <div class="actions">
       <a class="btn small" href={link(["metrics"], { area: schema?.area })}><Icon name="metrics" />{t("event.metrics")}</a>
-      {(d.container?.name ?? d.container?.unit) !== undefined && <a class="btn small" href={link(["metrics"], { scope: "workload", namespace: d.container?.namespace, pod: d.container?.pod, container: d.container?.name, unit: d.container?.unit })}><Icon name="metrics" />{t("event.workmetrics")}</a>}
+      {work !== null && <a class="btn small" href={link(pathOf(work), {})}><Icon name="workloads" />{t("event.workpage")}</a>}
       {d.process !== undefined && <a class="btn small" href={link(["events"], { pid: String(d.process.pid) })}><Icon name="events" />{t("event.samepid")}</a>}
       {schema?.probe !== undefined && schema.probe !== "" && <a class="btn small" href={href(["system", "probe", schema.probe])}><Icon name="system" />{t("event.probe")}</a>}
     </div>
@@ -100,7 +102,7 @@ function Workload({ d }: { d: Document }): JSX.Element | null {
   const c = d.container;
   if (c === undefined) return null;
   return (
-    <Card title={t("event.workload")} note={containerName(d)}>
+    <Card title={t("event.workload")} note={<WorkloadLink of={d} />}>
       <Pairs rows={[
         [t("container.name"), c.name], [t("container.pod"), c.pod], [t("container.namespace"), c.namespace], [t("container.unit"), c.unit],
         [t("container.runtime"), c.runtime], ["QoS", c.qos], ["ID", c.id && <code class="wrap">{c.id}</code>], [t("container.uid"), c.pod_uid && <code class="wrap">{c.pod_uid}</code>],

@@ -17,10 +17,10 @@ export function matchOf(query: URLSearchParams): Labels {
   return Object.fromEntries(WORKLOAD.map((k) => [k, query.get(k) ?? ""]).filter(([, v]) => v !== ""));
 }
 
-/** useMarkers loads the events of the range as markers. */
-export function useMarkers(): Marker[] {
+/** useMarkers loads the events of the range that pass a filter as markers. */
+export function useMarkers(filter: Record<string, string> = {}): Marker[] {
   const { range, tick, kinds } = useApp();
-  return useLoad(`markers ${rangeKey(range)}`, tick, (s) => loadMarkers(range, kinds, s)).data ?? NONE;
+  return useLoad(`markers ${JSON.stringify(filter)} ${rangeKey(range)}`, tick, (s) => loadMarkers(range, kinds, filter, s)).data ?? NONE;
 }
 const NONE: Marker[] = [];
 
@@ -31,7 +31,7 @@ const ALL = '__name__=~"huatuo_.+"';
  * usePresent tells which metrics have samples in the range, so that those
  * which have none do not fill the page with empty charts. null: not known yet.
  */
-function usePresent(match: Labels): ((s: Schema) => boolean) | null {
+export function usePresent(match: Labels): ((s: Schema) => boolean) | null {
   const { range, tick } = useApp();
   const own = selector(match).slice(1, -1);
   const names = useLoad(`present ${own} ${rangeKey(range)}`, tick, async (s) => {
@@ -78,15 +78,15 @@ export function MetricsPage({ query }: { query: URLSearchParams }): JSX.Element 
   );
 }
 
-/** Area shows the charts of one area, and names the metrics that have none. */
-function Area(p: { area: string; list: Schema[]; present: (s: Schema) => boolean; match: Labels; markers: Marker[] }): JSX.Element {
+/** Area shows the charts of one area, and names the metrics that have none. by tells which labels make lines of their own, all when it is not given. */
+export function Area(p: { area: string; list: Schema[]; present: (s: Schema) => boolean; match: Labels; by?: (s: Schema) => string[]; markers: Marker[] }): JSX.Element {
   const { t } = useApp();
   const name = t(`area.${p.area}` as Key);
   const absent = p.list.filter((m) => !p.present(m));
   return (
     <section aria-label={name}>
       <h2 class="area">{name}</h2>
-      <div class="panels">{p.list.filter(p.present).map((m) => <Panel key={m.name} schema={m} match={p.match} height={150} markers={p.markers} />)}</div>
+      <div class="panels">{p.list.filter(p.present).map((m) => <Panel key={m.name} schema={m} match={p.match} by={p.by?.(m)} height={150} markers={p.markers} />)}</div>
       {absent.length > 0 && (
         <details class="absent">
           <summary>{t("metrics.absent", { n: absent.length })}</summary>

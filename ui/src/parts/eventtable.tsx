@@ -6,6 +6,7 @@ import type { Document, Schema } from "../api";
 import type { Key } from "../i18n";
 import { href } from "../router";
 import { useApp } from "../state";
+import { labelsOfEvent, pathOf } from "../workload";
 import { Time } from "./time";
 import { Badge, Notice } from "./ui";
 
@@ -14,6 +15,12 @@ export function containerName(d: Document): string {
   const c = d.container;
   if (c === undefined) return "";
   return [c.namespace, c.pod, c.name].filter(Boolean).join("/") || c.id?.slice(0, 12) || c.unit || c.cgroup || "";
+}
+
+/** WorkloadLink leads to the workload's page. */
+export function WorkloadLink({ of }: { of: Document }): JSX.Element {
+  const l = labelsOfEvent(of);
+  return l === null ? <>{containerName(of)}</> : <a href={href(pathOf(l))}>{containerName(of)}</a>;
 }
 
 /** processName is "comm[pid]". */
@@ -32,6 +39,8 @@ export function Severity({ of }: { of: Document }): JSX.Element {
 export interface EventTableProps {
   events: Document[];
   kinds: Schema[];
+  /** Without the workload column, where all events are of one. */
+  one?: boolean;
   /** Without the process column, for narrow places. */
   compact?: boolean;
   empty: string;
@@ -50,7 +59,7 @@ export function EventTable(p: EventTableProps): JSX.Element {
       <thead>
         <tr>
           <th scope="col">{t("event.time")}</th><th scope="col">{t("event.severity")}</th><th scope="col">{t("event.kind")}</th>
-          <th scope="col">{t("event.title")}</th><th scope="col">{t("event.workload")}</th>{!p.compact && <th scope="col">{t("event.process")}</th>}
+          <th scope="col">{t("event.title")}</th>{!p.one && <th scope="col">{t("event.workload")}</th>}{!p.compact && <th scope="col">{t("event.process")}</th>}
         </tr>
       </thead>
       <tbody>
@@ -60,7 +69,7 @@ export function EventTable(p: EventTableProps): JSX.Element {
             <td class="sev"><Severity of={d} /></td>
             <td class="kind" title={help.get(d.kind)}>{d.kind}</td>
             <td class="title"><a href={href(["events", d.id])}>{d.title}</a></td>
-            <td class="work" title={containerName(d)}>{containerName(d)}</td>
+            {!p.one && <td class="work" title={containerName(d)}><WorkloadLink of={d} /></td>}
             {!p.compact && <td class="proc">{processName(d)}</td>}
           </tr>
         ))}

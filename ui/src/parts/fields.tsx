@@ -25,6 +25,17 @@ function guess(name: string): string | undefined {
   return /(^|_)(seconds|bytes|ratio)$/.exec(name)?.[2];
 }
 
+/** unitBeside is the one unit that the names of an object's members tell: amounts by kind beside limit_bytes and usage_bytes are bytes too. */
+export function unitBeside(of: Obj): string | undefined {
+  const units = new Set(Object.keys(of).map(guess).filter((u) => u !== undefined));
+  return units.size === 1 ? [...units][0] : undefined;
+}
+
+/** isMap recognises amounts by kind: numbers only, whose names tell no unit. */
+function isMap(v: unknown): boolean {
+  return isObject(v) && Object.entries(v).every(([k, x]) => typeof x === "number" && guess(k) === undefined);
+}
+
 /** fieldsOf lists the schema's fields that d has, then those that the schema does not know. */
 function fieldsOf(d: Document, schema: Schema | undefined): Field[] {
   const known = (schema?.fields ?? []).filter((f) => d.fields[f.name] !== undefined);
@@ -95,7 +106,7 @@ export function Rich({ v, unit }: { v: unknown; unit?: string }): JSX.Element {
   return (
     <div class="rich">
       {columns(entries.filter(([, x]) => !nested(x))).map((part) => <Members of={part} unit={unit} />)}
-      {entries.filter(([, x]) => nested(x)).map(([k, x]) => <section key={k}><h4>{k}</h4><Rich v={x} unit={guess(k) ?? unit} /></section>)}
+      {entries.filter(([, x]) => nested(x)).map(([k, x]) => <section key={k}><h4>{k}</h4><Rich v={x} unit={guess(k) ?? unit ?? (isMap(x) ? unitBeside(v) : undefined)} /></section>)}
     </div>
   );
 }

@@ -9,6 +9,7 @@ import { useApp, type Loaded } from "../state";
 
 const PATHS: Record<string, string> = {
   overview: "M3 3h7v8H3zM14 3h7v5h-7zM14 12h7v9h-7zM3 15h7v6H3z",
+  workloads: "M12 3l8 4.5v9L12 21l-8-4.5v-9zM4 7.5l8 4.5 8-4.5M12 12v9",
   metrics: "M3 20h18M5 16l5-6 4 4 6-8",
   events: "M12 3v9l4 3M12 21a9 9 0 1 0 0-18 9 9 0 0 0 0 18z",
   system: "M5 5h14v14H5zM9 9h6v6H9zM9 2v3M15 2v3M9 19v3M15 19v3M2 9h3M2 15h3M19 9h3M19 15h3",

@@ -4,12 +4,13 @@
 import type { JSX } from "preact";
 import { api, type Timeline } from "../api";
 import type { Key } from "../i18n";
-import { columns } from "../prom";
+import { columns, selector, type Labels } from "../prom";
 import { align, iso, rateWindow, stepOf } from "../range";
 import { href } from "../router";
-import { useApp, useLoad, type App } from "../state";
+import { useApp, useLoad, type App, type Loaded } from "../state";
 import { format, span } from "../units";
 import { levelOf, nameKey, TILES, type Level, type UseRow, type UseTile } from "../use";
+import { eventFilter } from "../workload";
 import { last } from "./chart";
 import { rangeKey } from "./panel";
 import { Spark } from "./spark";
@@ -35,33 +36,58 @@ function measured(row: UseRow, app: App): boolean {
   return row.events !== undefined ? app.kinds.some((k) => row.events!.includes(k.name)) : app.metrics.some((m) => m.name === row.metric);
 }
 
-async function load(app: App, s: AbortSignal): Promise<Readings> {
+/** What the tiles are about: the node, or one workload. */
+export interface Subject {
+  tiles: UseTile[];
+  match: Labels;
+}
+
+const NODE: Subject = { tiles: TILES, match: {} };
+
+async function load(app: App, of: Subject, s: AbortSignal): Promise<Readings> {
   const { range } = app;
   const interval = app.node.store_interval_seconds || 5;
   const step = stepOf(range, interval, POINTS);
   const { start, end } = align(range, step);
   const window = `${rateWindow(step, interval)}s`;
-  const rows = TILES.flatMap((t) => t.rows).filter((r) => measured(r, app));
+  const rows = of.tiles.flatMap((t) => t.rows).filter((r) => measured(r, app));
   const kinds = rows.flatMap((r) => r.events ?? []);
   const line = kinds.length > 0
-    ? api.timeline({ kind: kinds.join(","), from: iso(range.from), to: iso(range.to), buckets: POINTS }, s)
+    ? api.timeline({ ...eventFilter(of.match), kind: kinds.join(","), from: iso(range.from), to: iso(range.to), buckets: POINTS }, s)
     : Promise.resolve(null);
   const one = async (r: UseRow): Promise<[string, Reading]> => {
     if (r.query === undefined) {
       const l = await line;
       return [r.id, l === null ? { values: [], value: null } : fromEvents(r, l)];
     }
-    const result = await api.queryRange(r.query.replaceAll("$W", window), start, end, step, s);
+    const result = await api.queryRange(r.query.replaceAll("$W", window).replaceAll("$M", () => selector(of.match).slice(1, -1)), start, end, step, s);
     const values = columns(result, start, end, step).y[0] ?? [];
     return [r.id, { values, value: last(values) }];
   };
   return Object.fromEntries(await Promise.all(rows.map(one)));
 }
 
+function useReadings(of: Subject): Loaded<Readings> {
+  const app = useApp();
+  return useLoad(`use ${selector(of.match)} ${rangeKey(app.range)}`, app.tick, (s) => load(app, of, s));
+}
+
+/** WorkTiles shows the tiles of one workload; what no probe here measures is left out. */
+export function WorkTiles(of: Subject): JSX.Element {
+  const app = useApp();
+  const { data, error } = useReadings(of);
+  const tiles = of.tiles.map((tile) => ({ ...tile, rows: tile.rows.filter((r) => measured(r, app)) })).filter((tile) => tile.rows.length > 0);
+  return (
+    <>
+      {error !== null && <Failure error={error} />}
+      <div class="tiles">{tiles.map((tile) => <Tile key={tile.id} tile={tile} readings={data} match={of.match} />)}</div>
+    </>
+  );
+}
+
 /** UseGrid shows the verdict and the four tiles. */
 export function UseGrid(): JSX.Element {
-  const app = useApp();
-  const { data, error } = useLoad(`use ${rangeKey(app.range)}`, app.tick, (s) => load(app, s));
+  const { data, error } = useReadings(NODE);
   return (
     <>
       <Verdict readings={data} />
@@ -96,16 +122,16 @@ function Verdict({ readings }: { readings: Readings | null }): JSX.Element {
   );
 }
 
-function rowLink(row: UseRow): string {
-  return row.events !== undefined ? href(["events"], { kind: row.events.join(",") }) : href(["metrics", row.metric]);
+function rowLink(row: UseRow, match: Labels = {}): string {
+  return row.events !== undefined ? href(["events"], { kind: row.events.join(","), ...match }) : href(["metrics", row.metric], match);
 }
 
 function limits(row: UseRow, t: App["t"]): string {
-  if (!Number.isFinite(row.warn)) return t("use.nolimit");
+  if (!Number.isFinite(row.warn)) return t(row.id === "network.use" ? "use.nolimit" : "use.work.open");
   return t("use.limits", { warn: format(row.warn, row.unit, row.rate), bad: format(row.bad, row.unit, row.rate) });
 }
 
-function Tile({ tile, readings }: { tile: UseTile; readings: Readings | null }): JSX.Element {
+function Tile({ tile, readings, match }: { tile: UseTile; readings: Readings | null; match?: Labels }): JSX.Element {
   const app = useApp();
   const { t } = app;
   const name = t(`use.${tile.id}` as Key);
@@ -116,9 +142,9 @@ function Tile({ tile, readings }: { tile: UseTile; readings: Readings | null }):
         const r = readings?.[row.id];
         const known = measured(row, app);
         const level = levelOf(row, r?.value ?? null);
-        const text = !known ? t("use.unmeasured") : r === undefined ? "" : r.value === null ? t("use.nodata") : format(r.value, row.unit, row.rate);
+        const text = !known ? t("use.unmeasured") : r === undefined ? "" : r.value === null ? t(row.absent ?? "use.nodata") : format(r.value, row.unit, row.rate);
         return (
-          <a key={row.id} class={`use-row ${level}`} href={rowLink(row)} title={`${t(`use.${row.aspect}` as Key)}. ${limits(row, t)}`} data-use={row.id}>
+          <a key={row.id} class={`use-row ${level}`} href={rowLink(row, match)} title={`${t(`use.${row.aspect}` as Key)}. ${limits(row, t)}`} data-use={row.id}>
             <span class="aspect" aria-hidden="true">{row.aspect}</span>
             <span class="what">{t(nameKey(row))}</span>
             <span class={`value ${r?.value === null || !known ? "absent" : ""}`}>{text}</span>

@@ -1,0 +1,31 @@
+package load
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/cilium/ebpf/link"
+)
+
+func (o *Object) addIter(hook string, it *link.Iter) {
+	if o.iters == nil {
+		o.iters = make(map[string]*link.Iter)
+	}
+	o.iters[hook] = it
+}
+
+// Iterate begins a walk of the iterator that is attached as hook: what its
+// program writes with bpf_seq_write() is read from the result until io.EOF. A
+// walk happens while it is read; close it in any case.
+func (o *Object) Iterate(hook string) (io.ReadCloser, error) {
+	it := o.iters[hook]
+	if it == nil {
+		return nil, fmt.Errorf("iterate %s: %w", hook, os.ErrNotExist)
+	}
+	r, err := it.Open()
+	if err != nil {
+		return nil, fmt.Errorf("iterate %s: %w", hook, err)
+	}
+	return r, nil
+}

@@ -1,0 +1,163 @@
+package probes
+
+import (
+	"bytes"
+	"embed"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
+
+	"huatuo/internal/kern/load"
+)
+
+// oldWalk is how many instructions the verifier of Linux 4.18 looks at before it
+// gives up (BPF_COMPLEXITY_LIMIT_INSNS), on all ways through a program.
+const oldWalk = 131_072
+
+// testStateFreq is BPF_F_TEST_STATE_FREQ: keep a state at each place where one
+// may be compared, as verifiers did before v5.4.
+const testStateFreq = 1 << 3
+
+// TestKernelLegacyWalk loads each legacy program such that this kernel's verifier
+// works like an old one, and counts: it must stay below half of the limit of
+// 4.18. As the body of a subprogram Linux 5.3 … 6.2 gives up on telling precise
+// values from others, which older ones cannot, so that the count of 5.10 and 6.1
+// (make vmtest) is the one that tells; newer ones walk less.
+func TestKernelLegacyWalk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to load BPF: run `make ktest` as root")
+	}
+	k, err := load.Open(load.Options{Flavour: load.Legacy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k.Types() == nil {
+		t.Skip("needs a kernel with BTF: any of Debian's")
+	}
+	walkAll(t, k.Types())
+}
+
+// TestKernelOldTypes does the same as if this kernel had the types of Linux
+// 4.18: what a program reads must be there, under the name and in the kind of
+// member that it had then. Where the programs read does not matter to this
+// kernel's verifier, since they are not attached.
+func TestKernelOldTypes(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root to load BPF: run `make ktest` as root")
+	}
+	if _, err := exec.LookPath("clang-19"); err != nil {
+		t.Skip("needs clang-19: run `make deps`")
+	}
+	o := filepath.Join(t.TempDir(), "types.o")
+	if out, err := exec.Command("clang-19", "-target", "bpf", "-g", "-O2", "-c", "testdata/linux-4.18.c", "-o", o).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	types, err := btf.LoadSpec(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	walkAll(t, types)
+}
+
+func walkAll(t *testing.T, types *btf.Spec) {
+	for name, spec := range objects(t, "bpflegacy_bpfel.o") {
+		if err := load.InlineConstants(spec); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range sorted(spec.Programs) {
+			t.Run(name+"/"+p, func(t *testing.T) { walk(t, spec, p, types) })
+		}
+	}
+}
+
+func walk(t *testing.T, spec *ebpf.CollectionSpec, name string, types *btf.Spec) {
+	one := *spec.Copy()
+	one.Programs = map[string]*ebpf.ProgramSpec{name: asSubprogram(one.Programs[name])}
+	var o ebpf.CollectionOptions
+	o.Programs.LogLevel = ebpf.LogLevelStats
+	o.Programs.KernelTypes = types
+	c, err := ebpf.NewCollectionWithOptions(&one, o)
+	if errors.Is(err, btf.ErrNotFound) || errors.Is(err, unix.ENOENT) {
+		t.Skipf("this kernel has not what it reads: %v", err)
+	}
+	var refused *ebpf.VerifierError
+	if errors.As(err, &refused) {
+		t.Fatalf("%+v", refused)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	m := regexp.MustCompile(`processed (\d+) insns`).FindStringSubmatch(c.Programs[name].VerifierLog)
+	if m == nil {
+		t.Fatalf("no count in the log: %s", c.Programs[name].VerifierLog)
+	}
+	n, _ := strconv.Atoi(m[1])
+	t.Logf("%d instructions walked", n)
+	if n > oldWalk/2 {
+		t.Errorf("the verifier walked %d instructions: more than half of what Linux 4.18 allows", n)
+	}
+}
+
+// asSubprogram makes p a program that does nothing but call what it was.
+func asSubprogram(p *ebpf.ProgramSpec) *ebpf.ProgramSpec {
+	p = p.Copy()
+	body := slices.Clone(p.Instructions)
+	call := asm.Call.Label("body").WithSymbol(p.Name).WithSource(body[0].Source())
+	body[0] = body[0].WithSymbol("body")
+	if f := btf.FuncMetadata(&body[0]); f != nil {
+		static := *f // a global one would be verified on its own
+		static.Linkage = btf.StaticFunc
+		call = btf.WithFuncMetadata(call, f)
+		body[0] = btf.WithFuncMetadata(body[0], &static)
+	}
+	p.Instructions = append(asm.Instructions{call, asm.Return()}, body...)
+	p.Flags |= testStateFreq
+	return p
+}
+
+//go:embed */*_bpfel.o
+var objectFiles embed.FS // in the test binary: make vmtest runs it where there is no tree
+
+// objects reads the BPF object of this name of each probe that has it.
+func objects(t *testing.T, file string) map[string]*ebpf.CollectionSpec {
+	t.Helper()
+	paths, err := fs.Glob(objectFiles, "*/"+file)
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("no %s: %v", file, err)
+	}
+	all := map[string]*ebpf.CollectionSpec{}
+	for _, p := range paths {
+		b, err := objectFiles.ReadFile(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(b))
+		if err != nil {
+			t.Fatalf("read %s: %v", p, err)
+		}
+		all[path.Dir(p)] = spec
+	}
+	return all
+}
+
+func sorted[T any](m map[string]T) []string {
+	var names []string
+	for n := range m {
+		names = append(names, n)
+	}
+	slices.Sort(names)
+	return names
+}

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// kernel is one machine of the matrix.
+type kernel struct {
+	name   string // as in docs/reference/kernels.md and in K=
+	debian string // series and flavour of the package, see kget.sh; empty: a lab kernel
+	arch   string // Debian's name of it, which is also Go's
+	cgroup string // how the guest mounts control groups: v1 or v2
+	cpus   int
+	append string // further words of the kernel's command line
+	// hooks are the kinds of attachment, beside those of every kernel
+	// (raw_tp, tracepoint), that must work there.
+	hooks []string
+	smoke []string // tests of test/vm/smoke that make sense there
+}
+
+// matrix is what `make vmtest` runs: the oldest kernel of Debian that is still
+// to be had, each long-term series, and the newest, on control groups of both
+// kinds, with and without fentry, on one CPU and on two.
+func matrix() []kernel {
+	full := []string{"tp_btf", "fentry", "fexit", "kprobe"}
+	return []kernel{
+		{name: "5.10", debian: "5.10-cloud", arch: "amd64", cgroup: "v1", cpus: 1, hooks: full, smoke: []string{"TestAgent"}},
+		{name: "6.1-v1", debian: "6.1-cloud", arch: "amd64", cgroup: "v1", cpus: 1, hooks: full, smoke: []string{"TestAgent"}},
+		{name: "6.1", debian: "6.1-cloud", arch: "amd64", cgroup: "v2", cpus: 1, hooks: full,
+			smoke: []string{"TestAgent", "TestFallback", "TestBTFFile", "TestNoBTF"}},
+		{name: "6.12", debian: "6.12-cloud", arch: "amd64", cgroup: "v2", cpus: 2, hooks: full, smoke: []string{"TestAgent"}},
+		{name: "newest", debian: "newest-cloud", arch: "amd64", cgroup: "v2", cpus: 1, hooks: full, smoke: []string{"TestAgent"}},
+		{name: "6.1-arm64", debian: "6.1-cloud", arch: "arm64", cgroup: "v2", cpus: 1, // direct calls, which fentry needs, came to arm64 with 6.4
+			hooks: []string{"tp_btf", "kprobe"}, smoke: []string{"TestAgent"}},
+		{name: "newest-arm64", debian: "newest-cloud", arch: "arm64", cgroup: "v2", cpus: 2, hooks: full, smoke: []string{"TestAgent"}},
+	}
+}
+
+// lab is what `make vmtest-lab` runs: kernels that no distribution ships any
+// more, built by lab.sh: without BTF, and without kprobes as well.
+func lab() []kernel {
+	return []kernel{
+		{name: "lab-nobtf", arch: "amd64", cgroup: "v1", cpus: 1, hooks: []string{"kprobe"}, smoke: []string{"TestNoBTF"}},
+		{name: "lab-nokprobes", arch: "amd64", cgroup: "v1", cpus: 1, smoke: []string{"TestNoBTF"}},
+	}
+}
+
+// choose returns the kernels that a word of words names: by their own name,
+// their series ("6.1") or their architecture. No words mean all.
+func choose(all []kernel, words []string) ([]kernel, error) {
+	if len(words) == 0 {
+		return all, nil
+	}
+	var out []kernel
+	used := map[string]bool{}
+	for _, k := range all {
+		names := []string{k.name, strings.TrimSuffix(k.debian, "-cloud"), k.arch}
+		hit := slices.IndexFunc(words, func(w string) bool { return w != "" && slices.Contains(names, w) })
+		if hit < 0 {
+			continue
+		}
+		out = append(out, k)
+		for _, w := range words {
+			used[w] = used[w] || slices.Contains(names, w)
+		}
+	}
+	for _, w := range words {
+		if !used[w] {
+			var names []string
+			for _, k := range all {
+				names = append(names, k.name)
+			}
+			return nil, fmt.Errorf("no kernel %q: want names (%s), a series or an architecture", w, strings.Join(names, ", "))
+		}
+	}
+	return out, nil
+}
+
+// modules that tests need where a kernel does not have them built in, each
+// loaded with what it depends on.
+var modules = []string{"loop", "fuse", "brd", "veth", "nf_tables", "nft_counter", "nft_compat", "xt_tcpudp", "xt_statistic"}
+
+// optional are modules that some kernels have not: as part of another.
+var optional = []string{"nft_counter"} // in nf_tables since 023223dfbfb3, v5.18
+
+// suite is a package whose kernel tests run in the guests.
+type suite struct {
+	pkg string // below the module
+	run string // -test.run
+}
+
+// whole are the packages that read what the kernel tells, not only load into
+// it: all their tests run. Of the others `TestKernel…` does.
+var whole = []string{"internal/kern/clock", "internal/kern/ksym", "internal/kern/procfs"}
+
+// hostOnly are packages whose kernel tests need what a guest has not.
+var hostOnly = map[string]string{
+	"internal/signal": "compares with a program that it compiles",
+	"tools/cost":      "measures the committed objects on the development kernel",
+}
+
+// skipRule allows a test to skip itself; a skip without a rule is a failure.
+type skipRule struct {
+	test string // package:test, or a prefix of it
+	text string // part of the reason that the test gives
+	on   func(kernel) bool
+}
+
+var skipRules = []skipRule{
+	{"internal/kern/load:TestKernelFunctions/fentry", "needs a kernel with fentry", without("fentry")},
+	{"internal/kern/load:TestKernelFunctions/fexit", "needs a kernel with fexit", without("fexit")},
+	{"internal/kern/load:TestKernelFunctions/k", "needs a kernel with kprobe", without("kprobe")},
+	{"internal/probes/reclaim:TestKernelNode", "(6.17)", func(k kernel) bool { return k.debian != "newest-cloud" }},
+	{"internal/probes/process:TestKernel", "needs a C compiler", func(kernel) bool { return true }},
+}
+
+func without(hook string) func(kernel) bool {
+	return func(k kernel) bool { return !slices.Contains(k.hooks, hook) }
+}
+
+func mayskip(k kernel, test, reason string) bool {
+	return slices.ContainsFunc(skipRules, func(r skipRule) bool {
+		return strings.HasPrefix(test, r.test) && strings.Contains(reason, r.text) && r.on(k)
+	})
+}
