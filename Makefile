@@ -116,8 +116,8 @@ vmtest: ## kernel tests and the agent on other kernels in qemu; K=6.1 and P=runq
 	$(GO) run ./test/vm -k '$(K)' -p '$(P)'
 	$(if $(P),,$(GO) run ./tools/kernels)
 
-vmtest-lab: ## the same on kernels without BTF and without kprobes, built once (10 CPU minutes)
-	nice -n 19 test/vm/lab.sh lab-nobtf lab-nokprobes
+vmtest-lab: ## the same on a kernel without BTF and kprobes, built once (10 CPU minutes)
+	nice -n 19 test/vm/lab.sh
 	$(GO) run ./test/vm -lab -k '$(K)' -p '$(P)'
 	$(if $(P),,$(GO) run ./tools/kernels)
 

@@ -22,7 +22,7 @@ var (
 	runtimeUp = selfMetric("huatuo_names_source_up", signal.Gauge, "1", "Whether a source of container names can be asked: 1 or 0.",
 		"0: the source is there and does not answer, so its containers go by their ids. A source that is not on the machine has no series.",
 		signal.Field{Name: "source", Help: "docker, containerd, podman-store, kubelet, …"})
-	namesKnown = selfMetric("huatuo_names_known", signal.Gauge, "1", "Containers whose names are known, those of the last 10 minutes included.", "Bounded at 8192.")
+	namesKnown    = selfMetric("huatuo_names_known", signal.Gauge, "1", "Containers whose names are known, those of the last 10 minutes included.", "Bounded at 8192.")
 	namesDeferred = selfMetric("huatuo_names_deferred_total", signal.Counter, "1", "New containers that were not asked for at once, because too many were waiting.",
 		"Their events of the first seconds go by the container's id. Above 0: a runtime answers slowly.")
 )

@@ -175,6 +175,7 @@ func checkProgram(spec *ebpf.CollectionSpec, p *ebpf.ProgramSpec) (bad []string)
 			branches++
 		}
 	}
+	bad = append(bad, checkGuards(p.Instructions)...)
 	if n := slots(p.Instructions); n > oldInstructions {
 		bad = append(bad, fmt.Sprintf("has %d instructions, more than %d", n, oldInstructions))
 	}

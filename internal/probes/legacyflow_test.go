@@ -3,8 +3,10 @@ package probes
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
 )
 
 // checkFlow finds what check_cfg() of Linux 4.18 refuses in a program and the
@@ -86,4 +88,36 @@ func newFlow(insns asm.Instructions) *flow {
 		g.next[i] = append(g.next[i], i+1)
 	}
 	return g
+}
+
+// checkGuards looks at each "does this kernel have it" of CO-RE, a constant: it
+// must be compared by == or != before anything else happens to it. Linux 4.18
+// follows a branch one way only then, and the other way reads what is not there.
+func checkGuards(insns asm.Instructions) (bad []string) {
+	for i := range insns {
+		r := btf.CORERelocationMetadata(&insns[i])
+		if r == nil || !strings.Contains(r.String(), "_exists") {
+			continue
+		}
+		if !compared(insns[i+1:], insns[i].Dst) {
+			bad = append(bad, fmt.Sprintf("instruction %d: %v is not compared at once", i, r))
+		}
+	}
+	return bad
+}
+
+// compared tells whether the first thing that happens to a register is a
+// comparison with a constant.
+func compared(insns asm.Instructions, reg asm.Register) bool {
+	for i := range insns {
+		ins := &insns[i]
+		op := ins.OpCode
+		if op.Class().IsJump() {
+			return ins.Dst == reg && op.Source() == asm.ImmSource && (op.JumpOp() == asm.JEq || op.JumpOp() == asm.JNE)
+		}
+		if ins.Dst == reg || ins.Src == reg && !(op.Class().IsALU() && op.Source() == asm.ImmSource) {
+			return false
+		}
+	}
+	return false
 }

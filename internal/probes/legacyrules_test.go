@@ -103,3 +103,26 @@ func TestTwinRules(t *testing.T) {
 		}
 	}
 }
+
+// TestGuardRule spoils a real guard: relocations cannot be made by hand.
+func TestGuardRule(t *testing.T) {
+	insns := objects(t, "bpflegacy_bpfel.o")["runqueue"].Programs["sched_switch_raw"].Instructions
+	i := slices.IndexFunc(insns, func(ins asm.Instruction) bool {
+		r := btf.CORERelocationMetadata(&ins)
+		return r != nil && strings.Contains(r.String(), "field_exists")
+	})
+	if i < 0 {
+		t.Fatal("the program asks for no member")
+	}
+	if bad := checkGuards(insns); len(bad) > 0 {
+		t.Errorf("%q", bad)
+	}
+	guard := insns[i].Dst
+	for _, spoil := range []asm.Instruction{
+		asm.StoreMem(asm.RFP, -8, guard, asm.DWord), asm.Mov.Reg(asm.R9, guard), asm.And.Imm(guard, 1), asm.JGT.Imm(guard, 0, "x"), asm.JEq.Reg(guard, asm.R9, "x"),
+	} {
+		if bad := checkGuards(slices.Insert(slices.Clone(insns), i+1, spoil)); len(bad) != 1 || !strings.Contains(bad[0], "not compared at once") {
+			t.Errorf("with %v: %q", spoil, bad)
+		}
+	}
+}

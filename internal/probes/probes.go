@@ -7,7 +7,10 @@ import (
 	"huatuo/internal/probes/cgroupstat"
 	"huatuo/internal/probes/cpustat"
 	"huatuo/internal/probes/diskstats"
+	"huatuo/internal/probes/dns"
+	"huatuo/internal/probes/fs"
 	"huatuo/internal/probes/hungtask"
+	"huatuo/internal/probes/irq"
 	"huatuo/internal/probes/loadavg"
 	"huatuo/internal/probes/locks"
 	"huatuo/internal/probes/meminfo"
@@ -34,6 +37,7 @@ func All() []probe.Spec {
 		pressure.Spec(),
 		runqueue.Spec(),
 		softirq.Spec(),
+		irq.Spec(),
 		locks.Spec(),
 		meminfo.Spec(),
 		vmstat.Spec(),
@@ -41,12 +45,14 @@ func All() []probe.Spec {
 		oomkill.Spec(),
 		diskstats.Spec(),
 		blockio.Spec(),
+		fs.Spec(),
 		netdev.Spec(),
 		netstat.Spec(),
 		netdrop.Spec(),
 		netrx.Spec(),
 		tcp.Spec(),
 		tcpretrans.Spec(),
+		dns.Spec(),
 		process.Spec(),
 		hungtask.Spec(),
 		cgroupstat.Spec(),

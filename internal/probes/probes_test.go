@@ -13,7 +13,7 @@ import (
 )
 
 // notProbes are folders beside the probes that hold none.
-var notProbes = []string{"probetest"}
+var notProbes = []string{"probetest", "testdata"}
 
 // headings of every README, in order.
 var headings = []string{"What it shows", "How it works", "What it costs", "How to read it", "Limits"}

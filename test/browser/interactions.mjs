@@ -156,7 +156,7 @@ export const interactions = [
       const up = await waits();
       assert(ordered(up, 1), `not rising: ${up}`);
       await page.click('th[data-col="name"] button');
-      await page.waitForFunction(() => location.hash.includes("sort=name"));
+      await page.waitForSelector('th[data-col="name"][aria-sort="ascending"]');
       const names = await page.locator("[data-workload]").evaluateAll((l) => l.map((e) => e.dataset.workload));
       assert(names.join() === [...names].sort((a, b) => a.localeCompare(b, "en-US")).join(), `not by name: ${names}`);
     },

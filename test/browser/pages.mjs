@@ -30,14 +30,16 @@ async function drawn(page, within) {
 
 /** The page of a workload that has stalled and lived for some samples. */
 async function stalled(get) {
-  const { events } = await get("/api/v1/events?kind=sched_stall&limit=200");
-  const lived = "max by (container, unit) (count_over_time(huatuo_container_runqueue_wait_seconds[1h])) > 2";
+  const lived = "max by (namespace, pod, container, unit) (count_over_time(huatuo_container_runqueue_wait_seconds[1h])) >= 2";
   const { data } = await get(`/api/v1/query?query=${encodeURIComponent(lived)}`);
-  const known = new Set(data.result.map(({ metric: m }) => m.container || m.unit));
-  const c = events?.map((d) => d.container).find((x) => x !== undefined && (x.name || x.unit?.length > 1) && known.has(x.name || x.unit));
-  assert(c !== undefined, "the agent has no sched_stall event of a known workload");
-  const name = c.name ? [c.namespace, c.pod, c.name].map((s) => s ?? "").join("/").replace(/^\/+/, "") : c.unit;
-  return `#/workloads/${c.name ? "container" : c.unit.startsWith("/") ? "cgroup" : "unit"}/${encodeURIComponent(name)}?last=1h`;
+  for (const { metric: m } of data.result) {
+    if (m.unit === "/" || m.container === "other") continue;
+    const { events } = await get(`/api/v1/events?${new URLSearchParams({ ...m, kind: "sched_stall", limit: 1 })}`);
+    if (events?.length !== 1) continue;
+    const name = m.container ? [m.namespace, m.pod, m.container].map((x) => x ?? "").join("/").replace(/^\/+/, "") : m.unit;
+    return `#/workloads/${m.container ? "container" : m.unit.startsWith("/") ? "cgroup" : "unit"}/${encodeURIComponent(name)}?last=1h`;
+  }
+  throw new Error(`none of ${data.result.length} workloads has a sched_stall event`);
 }
 
 const eventPage = (kind, more) => ({

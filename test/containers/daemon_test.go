@@ -33,9 +33,19 @@ func workDir(t testing.TB) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		unmount(dir)
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
+		// podman cleans up behind a container in the background.
+		deadline := time.Now().Add(5 * time.Second)
+		for {
+			unmount(dir)
+			err := os.RemoveAll(dir)
+			if err == nil {
+				return
+			}
+			if time.Now().After(deadline) {
+				t.Error(err)
+				return
+			}
+			time.Sleep(100 * time.Millisecond)
 		}
 	})
 	return dir

@@ -5,8 +5,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 )
 
 // workPrefix begins the name of every directory that these tests work in.
@@ -51,19 +54,32 @@ func run(m *testing.M) int {
 }
 
 // sweep ends what a run that was killed has left: daemons and shims, which have
-// the directory in their command lines, and mounts.
+// the directory in their command lines, their containers, and mounts.
 func sweep() {
+	orphans := map[string]bool{} // ids of containers
 	procs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, p := range procs {
 		b, err := os.ReadFile(p)
-		if err != nil || !strings.Contains(string(b), workPrefix) {
+		if err != nil || !strings.Contains(string(b), workPrefix) || strings.Contains(string(b), ".test\x00") {
 			continue
 		}
-		var pid int
-		if _, err := fmt.Sscanf(p, "/proc/%d/", &pid); err == nil && pid != os.Getpid() && !strings.Contains(string(b), ".test\x00") {
-			if proc, err := os.FindProcess(pid); err == nil {
-				proc.Kill()
+		args := strings.Split(string(b), "\x00")
+		for i := 1; i < len(args); i++ {
+			if args[i-1] == "-id" || args[i-1] == "-c" { // of a shim, of conmon
+				orphans[args[i]] = true
 			}
+		}
+		kill(strings.Split(p, "/")[2])
+	}
+	groups := workloadGroups()
+	for i := len(groups) - 1; i >= 0; i-- {
+		if name := filepath.Base(groups[i]); orphans[strings.TrimPrefix(name, "libpod-")] {
+			pids, _ := os.ReadFile(groups[i] + "/cgroup.procs")
+			for _, pid := range strings.Fields(string(pids)) {
+				kill(pid)
+			}
+			time.Sleep(10 * time.Millisecond)
+			os.Remove(groups[i])
 		}
 	}
 	mounts, _ := os.ReadFile("/proc/self/mounts")
@@ -75,6 +91,12 @@ func sweep() {
 	old, _ := filepath.Glob(workPrefix + "*")
 	for _, d := range old {
 		os.RemoveAll(d)
+	}
+}
+
+func kill(pid string) {
+	if n, err := strconv.Atoi(pid); err == nil && n != os.Getpid() {
+		syscall.Kill(n, syscall.SIGKILL)
 	}
 }
 
@@ -100,9 +122,11 @@ func sysctls() []string {
 // ones first. What is in them may be somebody else's: only what is empty goes.
 func leftovers() []string {
 	return []string{
-		"/etc/docker/key.json", "/etc/docker", "/run/containerd/s", "/run/containerd/fifo", "/run/containerd", "/run/docker", "/run/libpod", "/run/runc",
-		"/run/containers/storage", "/run/containers", "/run/crun", "/run/netns", "/var/lib/containers/storage", "/var/lib/containers",
-		"/var/lib/cni/networks", "/var/lib/cni", "/var/lib/docker", "/var/lib/containerd",
+		"/etc/docker/key.json", "/etc/docker", "/run/docker/plugins", "/run/docker",
+		"/run/containerd/s", "/run/containerd/fifo", "/run/containerd/runc/k8s.io", "/run/containerd/runc/moby", "/run/containerd/runc", "/run/containerd", "/run/runc",
+		"/run/containers/networks", "/run/containers/storage", "/run/containers", "/run/libpod", "/run/crun", "/run/netns",
+		"/var/lib/containers/cache/blob-info-cache-v1.sqlite", "/var/lib/containers/cache/blob-info-cache-v1.boltdb", "/var/lib/containers/cache",
+		"/var/lib/containers/storage", "/var/lib/containers", "/var/lib/cni/networks", "/var/lib/cni", "/var/lib/docker", "/var/lib/containerd",
 	}
 }
 

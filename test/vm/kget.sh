@@ -5,7 +5,7 @@
 # cache. Nothing is installed and the machine's own apt is not touched.
 #
 # usage: kget.sh ARCH KERNEL   KERNEL is SERIES or SERIES-cloud: 6.1-cloud, newest-cloud
-#        kget.sh ARCH tools    busybox, ip, iptables and losetup with all they need
+#        kget.sh ARCH tools    busybox, ip, tc, iptables, losetup and mkfs.ext4 with all they need
 #        kget.sh ARCH source 5.10   the unpacked Linux source package of a series
 #
 # result: $CACHE/ARCH/KERNEL/{version,vmlinuz,config,modroot/lib/modules/VERSION},
@@ -152,7 +152,7 @@ fetch_kernel() {
 fetch_tools() {
 	rm -rf "$dir" "$aptroot"/var/cache/apt/archives/*.deb
 	mkdir -p "$dir"
-	apt-get -q -y --download-only --no-install-recommends install busybox-static iproute2 iptables mount >"$aptroot/download.log" 2>&1 || {
+	apt-get -q -y --download-only --no-install-recommends install busybox-static e2fsprogs iproute2 iptables mount >"$aptroot/download.log" 2>&1 || {
 		cat "$aptroot/download.log" >&2
 		return 1
 	}
@@ -168,9 +168,9 @@ fetch_source() {
 	mkdir -p "$to.new"
 	cd "$to.new"
 	apt-get -q download "linux-source-$series"
-	dpkg -x linux-source-"$series"_*.deb .
-	tar xf usr/src/linux-source-"$series".tar.xz --strip-components=1
-	rm -rf usr ./*.deb
+	dpkg -x linux-source-"$series"_*.deb .deb
+	tar xf .deb/usr/src/linux-source-"$series".tar.xz --strip-components=1
+	rm -rf .deb ./*.deb
 	mv "$to.new" "$to"
 }
 

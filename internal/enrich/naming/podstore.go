@@ -177,11 +177,11 @@ func parseStore(b []byte) ([]Container, error) {
 		}
 		// Another program's metadata may be anything; its containers are not
 		// this source's.
-		if json.Unmarshal([]byte(a.Metadata), &m) != nil || m.Name == "" || m.PodName != "" {
+		if json.Unmarshal([]byte(a.Metadata), &m) != nil || a.ID == "" || m.Name == "" || m.PodName != "" {
 			continue
 		}
 		c := Container{ID: a.ID, Name: m.Name, Image: m.Image, Runtime: "podman"}
-		if len(a.Names) > 0 { // `podman rename` changes this one
+		if len(a.Names) > 0 && a.Names[0] != "" { // `podman rename` changes this one
 			c.Name = a.Names[0]
 		}
 		out = append(out, c)

@@ -57,7 +57,7 @@ func (b *HungTask) title(p signal.Process) string {
 type decoder struct {
 	clock  func(uint64) time.Time
 	symbol func(uint64) string
-	stack  func(pid uint32) ([]uint64, []signal.Frame)
+	stack  func(t *task) ([]uint64, []signal.Frame)
 }
 
 func (d *decoder) decode(raw []byte) (*signal.Record, error) {
@@ -67,7 +67,7 @@ func (d *decoder) decode(raw []byte) (*signal.Record, error) {
 	}
 	t := taskOf(&w.Task)
 	if t.stack == nil && d.stack != nil {
-		t.stack, t.frames = d.stack(t.pid)
+		t.stack, t.frames = d.stack(&t)
 	}
 	functions := names(t.stack, d.symbol)
 	for _, f := range t.frames {
@@ -86,8 +86,9 @@ func (d *decoder) decode(raw []byte) (*signal.Record, error) {
 const (
 	kmsgPath = "/dev/kmsg"
 	// excerptPatience is how long an event waits for its report: the kernel
-	// writes it right after the event, 60 lines at most.
-	excerptPatience = 200 * time.Millisecond
+	// writes it right after the event, 60 lines at most, each of which a
+	// serial console holds up for some milliseconds.
+	excerptPatience = time.Second
 	// maxExcerpt lines are kept of a report: header, advice, stack and registers.
 	maxExcerpt = 60
 )
@@ -111,12 +112,13 @@ func (p *reporter) attach(r *signal.Record) {
 	for end := time.Now().Add(p.wait); ; time.Sleep(p.wait / 10) {
 		grown := p.read()
 		text, secs, ok := report(p.lines, r.Process.TID)
-		if ok && !grown { // nothing came since: it is whole
+		late := time.Now().After(end)
+		if ok && (!grown || late) { // nothing came since: it is whole
 			b.Log, b.BlockedSeconds = text, secs
 			r.Title = b.title(r.Process)
 			break
 		}
-		if time.Now().After(end) {
+		if late {
 			break
 		}
 	}

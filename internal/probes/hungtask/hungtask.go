@@ -174,16 +174,17 @@ func (w *watch) run(ctx context.Context) {
 	}
 }
 
-// stackOf returns the stack of a task as the last walk saw it.
-func (w *watch) stackOf(pid uint32) ([]uint64, []signal.Frame) {
+// stackOf returns the stack of a task as the last walk saw it, or by /proc when
+// it did not.
+func (w *watch) stackOf(t *task) ([]uint64, []signal.Frame) {
 	if s := w.last.Load(); s != nil {
 		for i := range s.tasks {
-			if s.tasks[i].pid == pid {
+			if s.tasks[i].pid == t.pid {
 				return s.tasks[i].stack, s.tasks[i].frames
 			}
 		}
 	}
-	return nil, nil
+	return nil, newProcSource(w.env).frames(t.tgid, t.pid)
 }
 
 func (w *watch) collect(b *signal.Batch) error {

@@ -58,7 +58,7 @@ func TestDecode(t *testing.T) {
 	w := sampleWire()
 	w.Task.Frames = -95
 	d := newDecoder()
-	d.stack = func(pid uint32) ([]uint64, []signal.Frame) {
+	d.stack = func(*task) ([]uint64, []signal.Frame) {
 		return nil, []signal.Frame{{Function: "rpc_wait_bit_killable"}}
 	}
 	if r, _ := d.decode(bytesOf(w)); r.Body.(*HungTask).WaitClass != classNetworkFS || len(r.KernelStack) != 1 || len(r.KernelIPs) != 0 {

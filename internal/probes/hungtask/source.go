@@ -170,16 +170,30 @@ func (s *procSource) task(dir string, tgid uint32) (task, bool) {
 	if b, err := procfs.ReadInto(dir+"/status", s.buf); err == nil {
 		t.switches = switches(b)
 	}
-	var functions []string
-	if b, err := procfs.ReadInto(dir+"/stack", s.buf); err == nil {
-		functions = stackLines(b)
-		for _, f := range functions {
-			t.frames = append(t.frames, signal.Frame{Function: f})
-		}
-	}
+	t.frames = s.stack(dir)
 	t.cgroup = s.cgroup(dir)
+	functions := make([]string, len(t.frames))
+	for i := range t.frames {
+		functions[i] = t.frames[i].Function
+	}
 	t.wait, t.class = classify(functions)
 	return t, t.class != classFrozen
+}
+
+// frames reads the stack of one thread.
+func (s *procSource) frames(tgid, pid uint32) []signal.Frame {
+	return s.stack(filepath.Join(s.proc, strconv.Itoa(int(tgid)), "task", strconv.Itoa(int(pid))))
+}
+
+func (s *procSource) stack(dir string) (fs []signal.Frame) {
+	b, err := procfs.ReadInto(dir+"/stack", s.buf)
+	if err != nil {
+		return nil
+	}
+	for _, f := range stackLines(b) {
+		fs = append(fs, signal.Frame{Function: f})
+	}
+	return fs
 }
 
 // cgroup returns the id of the thread's group, 0 when it cannot be told.

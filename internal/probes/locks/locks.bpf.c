@@ -361,9 +361,9 @@ static __always_inline void stall(void *ctx, struct wait *w, u64 cgroup, u64 sit
 
 static __always_inline void count_wait(void *ctx, bool btf, struct cpu_state *c, struct wait *w, u64 now, s32 ret)
 {
-	u64 ns = now - w->ts, cgroup = 0, site;
-	u32 type = w->type;
+	u64 ns = now - w->ts, cgroup = 0, site, type = w->type;
 
+	barrier_var(type); /* what is compared is what is used, or the verifier of 6.1 does not see the bound */
 	if ((s64)ns < 0 || type >= TYPES)
 		return;
 	ht_observe_fine(&c->wait[type], ns);
@@ -371,7 +371,8 @@ static __always_inline void count_wait(void *ctx, bool btf, struct cpu_state *c,
 		cgroup = ht_cgroup_id(false, (void *)bpf_get_current_task());
 		count_cgroup(cgroup, type, ns);
 	}
-	if (ns < long_ns)
+	barrier_var(type);
+	if (ns < long_ns || type >= TYPES)
 		return;
 	c->long_waits[type]++;
 	c->long_wait_ns[type] += ns;

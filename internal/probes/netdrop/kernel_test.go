@@ -59,6 +59,7 @@ func newPair(t *testing.T) *netpair.Pair {
 
 // TestKernel loses packets in namespaces of its own, by each kind of hook and ring.
 func TestKernel(t *testing.T) {
+	probetest.NeedDefaultHierarchy(t)
 	probetest.Rungs(t, testDrops)
 }
 

@@ -1,29 +1,20 @@
 package netstat
 
-import "huatuo/internal/signal"
+import (
+	"slices"
+
+	"huatuo/internal/signal"
+)
 
 // tcpFields are what the kernel counts of TCP, in the order of the docs.
-func tcpFields() []field {
+func tcpFields() []field { return slices.Concat(tcpTraffic(), tcpLoss(), tcpShortage()) }
+
+// tcpTraffic is what TCP does all the time.
+func tcpTraffic() []field {
 	segments := counter("tcp_segments", "TCP segments that came in and went out.",
 		"With offloads one of these is up to 64 KiB. Retransmitted ones are not in it.", label("direction", "which way", directions...))
 	opens := counter("tcp_opens", "TCP connections that were opened.", "A high rate at few connections: nobody keeps connections alive.",
 		label("kind", "active: by connect; passive: accepted", "active", "passive"))
-	aborts := counter("tcp_aborts", "TCP connections that this host gave up.",
-		"data: closed with data unread or more data coming; timeout: the peer did not answer; memory: too many orphans or no memory.",
-		label("cause", "why", "data", "close", "memory", "timeout", "linger", "failed"))
-	cookies := counter("tcp_syncookies", "SYN cookies sent, received back and refused.",
-		"sent above 0: a flood of connections, or a backlog that is too small.", label("kind", "what became of it", "sent", "received", "failed"))
-	probes := counter("tcp_loss_probes", "Tail loss probes, and losses that one repaired.",
-		"repaired near sent: the ends of responses get lost; each costs two round trips.", label("kind", "which", "sent", "repaired"))
-	windows := counter("tcp_zero_windows", "Times that a receive window closed, opened again, or should have closed.",
-		"closed rising: a reader of this host is too slow for what it is sent.", label("kind", "what happened", "closed", "opened", "wanted"))
-	pruned := counter("tcp_receive_pruned", "Times that TCP threw data out of a receive queue for lack of memory.",
-		"collapsed costs CPU; called and the queues mean that data is dropped and sent again: net.ipv4.tcp_rmem, or a slow reader.",
-		label("kind", "called: had to look for room; receive_queue, out_of_order: dropped from there; collapsed: packed closer",
-			"called", "receive_queue", "out_of_order", "collapsed"))
-	unacked := counter("tcp_segments_unusable", "Segments that TCP dropped after it had found their connection.",
-		"zero_window, receive_queue and backlog: the reader does not keep up; old_timestamp: a NAT that mixes hosts.",
-		label("cause", "why", "zero_window", "receive_queue", "backlog", "out_of_order", "old_timestamp", "no_memory", "min_ttl", "deferred_accept"))
 	l := func(v string) []string { return []string{v} }
 	return []field{
 		of(segments, l("receive"), "Tcp:InSegs").within(),
@@ -39,7 +30,19 @@ func tcpFields() []field {
 		one(counter("tcp_established_resets", "Established TCP connections that ended by a reset.", "Programs that die or close with data unread; a load balancer that forgets."), "Tcp:EstabResets").within(),
 		one(counter("tcp_resets_transmitted", "TCP resets that this host sent.", "Beside opens_failed: somebody knocks on closed ports."), "Tcp:OutRsts").within(),
 		one(gauge("tcp_connections", "TCP connections that are established or wait for the peer's close.", "A steady climb is a leak."), "Tcp:CurrEstab").within(),
+	}
+}
 
+// tcpLoss is of connections that do not come about, of losses and of waiting peers.
+func tcpLoss() []field {
+	cookies := counter("tcp_syncookies", "SYN cookies sent, received back and refused.",
+		"sent above 0: a flood of connections, or a backlog that is too small.", label("kind", "what became of it", "sent", "received", "failed"))
+	probes := counter("tcp_loss_probes", "Tail loss probes, and losses that one repaired.",
+		"repaired near sent: the ends of responses get lost; each costs two round trips.", label("kind", "which", "sent", "repaired"))
+	windows := counter("tcp_zero_windows", "Times that a receive window closed, opened again, or should have closed.",
+		"closed rising: a reader of this host is too slow for what it is sent.", label("kind", "what happened", "closed", "opened", "wanted"))
+	l := func(v string) []string { return []string{v} }
+	return []field{
 		ext("ListenOverflows", "listen_overflows", "Connections that came while the queue of accepted ones was full.",
 			"Any step: the program does not call accept fast enough, or its backlog is too small; see the event listen_overflow.").within(),
 		ext("ListenDrops", "listen_drops", "SYNs and connections dropped at a listening socket, for whatever reason.",
@@ -68,7 +71,23 @@ func tcpFields() []field {
 		of(windows, l("wanted"), "TcpExt:TCPWantZeroWindowAdv"),
 		ext("TCPWinProbe", "window_probes", "Probes sent to peers whose receive window is closed.", "A peer's reader is too slow."),
 		ext("TCPKeepAlive", "keepalives", "Keepalive probes sent.", "Idle connections; many with timeouts: peers that vanished."),
+	}
+}
 
+// tcpShortage is of memory and of what TCP gives up.
+func tcpShortage() []field {
+	aborts := counter("tcp_aborts", "TCP connections that this host gave up.",
+		"data: closed with data unread or more data coming; timeout: the peer did not answer; memory: too many orphans or no memory.",
+		label("cause", "why", "data", "close", "memory", "timeout", "linger", "failed"))
+	pruned := counter("tcp_receive_pruned", "Times that TCP threw data out of a receive queue for lack of memory.",
+		"collapsed costs CPU; called and the queues mean that data is dropped and sent again: net.ipv4.tcp_rmem, or a slow reader.",
+		label("kind", "called: had to look for room; receive_queue, out_of_order: dropped from there; collapsed: packed closer",
+			"called", "receive_queue", "out_of_order", "collapsed"))
+	unacked := counter("tcp_segments_unusable", "Segments that TCP dropped after it had found their connection.",
+		"zero_window, receive_queue and backlog: the reader does not keep up; old_timestamp: a NAT that mixes hosts.",
+		label("cause", "why", "zero_window", "receive_queue", "backlog", "out_of_order", "old_timestamp", "no_memory", "min_ttl", "deferred_accept"))
+	l := func(v string) []string { return []string{v} }
+	return []field{
 		ext("TCPMemoryPressures", "memory_pressures", "Times that TCP came under memory pressure.",
 			"Any step: huatuo_tcp_memory_bytes is near its limit, windows shrink."),
 		one(metric("tcp_memory_pressure_seconds_total", signal.Counter, "seconds", "Time that TCP was under memory pressure.",

@@ -55,6 +55,31 @@ func OnV1() bool {
 	return err == nil
 }
 
+// NeedDefaultHierarchy mounts the cgroup2 hierarchy beside v1 ones until the
+// test's end, where it is not: only there the kernel knows a socket's group.
+func NeedDefaultHierarchy(t testing.TB) {
+	t.Helper()
+	const dir = "/sys/fs/cgroup/unified"
+	if os.Geteuid() != 0 || !OnV1() {
+		return
+	}
+	if _, err := os.Stat(dir + "/cgroup.procs"); err == nil {
+		return
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Mount("cgroup2", dir, "cgroup2", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+		os.Remove(dir)
+	})
+}
+
 // bpfFDs counts this process's descriptors of BPF maps, programs and links.
 func bpfFDs(t testing.TB) int {
 	fds, err := os.ReadDir("/proc/self/fd")

@@ -99,32 +99,34 @@ type bpfSender struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfMapCgroups               = "cgroups"
-	bpfMapHost                  = "host"
-	bpfMapHtEvents              = "ht_events"
-	bpfMapHtRates               = "ht_rates"
-	bpfMapHtScratch             = "ht_scratch"
-	bpfMapHtStats               = "ht_stats"
-	bpfMapSenders               = "senders"
-	bpfProgSchedProcessExecBtf  = "sched_process_exec_btf"
-	bpfProgSchedProcessExecRaw  = "sched_process_exec_raw"
-	bpfProgSchedProcessExit1Btf = "sched_process_exit_1_btf"
-	bpfProgSchedProcessExit1Raw = "sched_process_exit_1_raw"
-	bpfProgSchedProcessExitBtf  = "sched_process_exit_btf"
-	bpfProgSchedProcessExitRaw  = "sched_process_exit_raw"
-	bpfProgSchedProcessForkBtf  = "sched_process_fork_btf"
-	bpfProgSchedProcessForkRaw  = "sched_process_fork_raw"
-	bpfProgSignalDeliverBtf     = "signal_deliver_btf"
-	bpfProgSignalDeliverRaw     = "signal_deliver_raw"
-	bpfProgSignalGenerateBtf    = "signal_generate_btf"
-	bpfProgSignalGenerateRaw    = "signal_generate_raw"
-	bpfVarHtCgroupSubsys        = "ht_cgroup_subsys"
-	bpfVarHtUseRing             = "ht_use_ring"
-	bpfVarProcessCrashBurst     = "process_crash_burst"
-	bpfVarProcessCrashPeriodNs  = "process_crash_period_ns"
-	bpfVarProcessExecBurst      = "process_exec_burst"
-	bpfVarProcessExecPeriodNs   = "process_exec_period_ns"
-	bpfVarReportExec            = "report_exec"
+	bpfMapCgroups                = "cgroups"
+	bpfMapHost                   = "host"
+	bpfMapHtEvents               = "ht_events"
+	bpfMapHtRates                = "ht_rates"
+	bpfMapHtScratch              = "ht_scratch"
+	bpfMapHtStats                = "ht_stats"
+	bpfMapSenders                = "senders"
+	bpfProgSchedProcessExecBtf   = "sched_process_exec_btf"
+	bpfProgSchedProcessExecRaw   = "sched_process_exec_raw"
+	bpfProgSchedProcessExit1Btf  = "sched_process_exit_1_btf"
+	bpfProgSchedProcessExit1Raw  = "sched_process_exit_1_raw"
+	bpfProgSchedProcessExitBtf   = "sched_process_exit_btf"
+	bpfProgSchedProcessExitRaw   = "sched_process_exit_raw"
+	bpfProgSchedProcessForkBtf   = "sched_process_fork_btf"
+	bpfProgSchedProcessForkRaw   = "sched_process_fork_raw"
+	bpfProgSignalDeliverBtf      = "signal_deliver_btf"
+	bpfProgSignalDeliverPlainBtf = "signal_deliver_plain_btf"
+	bpfProgSignalDeliverPlainRaw = "signal_deliver_plain_raw"
+	bpfProgSignalDeliverRaw      = "signal_deliver_raw"
+	bpfProgSignalGenerateBtf     = "signal_generate_btf"
+	bpfProgSignalGenerateRaw     = "signal_generate_raw"
+	bpfVarHtCgroupSubsys         = "ht_cgroup_subsys"
+	bpfVarHtUseRing              = "ht_use_ring"
+	bpfVarProcessCrashBurst      = "process_crash_burst"
+	bpfVarProcessCrashPeriodNs   = "process_crash_period_ns"
+	bpfVarProcessExecBurst       = "process_exec_burst"
+	bpfVarProcessExecPeriodNs    = "process_exec_period_ns"
+	bpfVarReportExec             = "report_exec"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -169,18 +171,20 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
-	SchedProcessExecBtf  *ebpf.ProgramSpec `ebpf:"sched_process_exec_btf"`
-	SchedProcessExecRaw  *ebpf.ProgramSpec `ebpf:"sched_process_exec_raw"`
-	SchedProcessExit1Btf *ebpf.ProgramSpec `ebpf:"sched_process_exit_1_btf"`
-	SchedProcessExit1Raw *ebpf.ProgramSpec `ebpf:"sched_process_exit_1_raw"`
-	SchedProcessExitBtf  *ebpf.ProgramSpec `ebpf:"sched_process_exit_btf"`
-	SchedProcessExitRaw  *ebpf.ProgramSpec `ebpf:"sched_process_exit_raw"`
-	SchedProcessForkBtf  *ebpf.ProgramSpec `ebpf:"sched_process_fork_btf"`
-	SchedProcessForkRaw  *ebpf.ProgramSpec `ebpf:"sched_process_fork_raw"`
-	SignalDeliverBtf     *ebpf.ProgramSpec `ebpf:"signal_deliver_btf"`
-	SignalDeliverRaw     *ebpf.ProgramSpec `ebpf:"signal_deliver_raw"`
-	SignalGenerateBtf    *ebpf.ProgramSpec `ebpf:"signal_generate_btf"`
-	SignalGenerateRaw    *ebpf.ProgramSpec `ebpf:"signal_generate_raw"`
+	SchedProcessExecBtf   *ebpf.ProgramSpec `ebpf:"sched_process_exec_btf"`
+	SchedProcessExecRaw   *ebpf.ProgramSpec `ebpf:"sched_process_exec_raw"`
+	SchedProcessExit1Btf  *ebpf.ProgramSpec `ebpf:"sched_process_exit_1_btf"`
+	SchedProcessExit1Raw  *ebpf.ProgramSpec `ebpf:"sched_process_exit_1_raw"`
+	SchedProcessExitBtf   *ebpf.ProgramSpec `ebpf:"sched_process_exit_btf"`
+	SchedProcessExitRaw   *ebpf.ProgramSpec `ebpf:"sched_process_exit_raw"`
+	SchedProcessForkBtf   *ebpf.ProgramSpec `ebpf:"sched_process_fork_btf"`
+	SchedProcessForkRaw   *ebpf.ProgramSpec `ebpf:"sched_process_fork_raw"`
+	SignalDeliverBtf      *ebpf.ProgramSpec `ebpf:"signal_deliver_btf"`
+	SignalDeliverPlainBtf *ebpf.ProgramSpec `ebpf:"signal_deliver_plain_btf"`
+	SignalDeliverPlainRaw *ebpf.ProgramSpec `ebpf:"signal_deliver_plain_raw"`
+	SignalDeliverRaw      *ebpf.ProgramSpec `ebpf:"signal_deliver_raw"`
+	SignalGenerateBtf     *ebpf.ProgramSpec `ebpf:"signal_generate_btf"`
+	SignalGenerateRaw     *ebpf.ProgramSpec `ebpf:"signal_generate_raw"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
@@ -267,18 +271,20 @@ type bpfVariables struct {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
-	SchedProcessExecBtf  *ebpf.Program `ebpf:"sched_process_exec_btf"`
-	SchedProcessExecRaw  *ebpf.Program `ebpf:"sched_process_exec_raw"`
-	SchedProcessExit1Btf *ebpf.Program `ebpf:"sched_process_exit_1_btf"`
-	SchedProcessExit1Raw *ebpf.Program `ebpf:"sched_process_exit_1_raw"`
-	SchedProcessExitBtf  *ebpf.Program `ebpf:"sched_process_exit_btf"`
-	SchedProcessExitRaw  *ebpf.Program `ebpf:"sched_process_exit_raw"`
-	SchedProcessForkBtf  *ebpf.Program `ebpf:"sched_process_fork_btf"`
-	SchedProcessForkRaw  *ebpf.Program `ebpf:"sched_process_fork_raw"`
-	SignalDeliverBtf     *ebpf.Program `ebpf:"signal_deliver_btf"`
-	SignalDeliverRaw     *ebpf.Program `ebpf:"signal_deliver_raw"`
-	SignalGenerateBtf    *ebpf.Program `ebpf:"signal_generate_btf"`
-	SignalGenerateRaw    *ebpf.Program `ebpf:"signal_generate_raw"`
+	SchedProcessExecBtf   *ebpf.Program `ebpf:"sched_process_exec_btf"`
+	SchedProcessExecRaw   *ebpf.Program `ebpf:"sched_process_exec_raw"`
+	SchedProcessExit1Btf  *ebpf.Program `ebpf:"sched_process_exit_1_btf"`
+	SchedProcessExit1Raw  *ebpf.Program `ebpf:"sched_process_exit_1_raw"`
+	SchedProcessExitBtf   *ebpf.Program `ebpf:"sched_process_exit_btf"`
+	SchedProcessExitRaw   *ebpf.Program `ebpf:"sched_process_exit_raw"`
+	SchedProcessForkBtf   *ebpf.Program `ebpf:"sched_process_fork_btf"`
+	SchedProcessForkRaw   *ebpf.Program `ebpf:"sched_process_fork_raw"`
+	SignalDeliverBtf      *ebpf.Program `ebpf:"signal_deliver_btf"`
+	SignalDeliverPlainBtf *ebpf.Program `ebpf:"signal_deliver_plain_btf"`
+	SignalDeliverPlainRaw *ebpf.Program `ebpf:"signal_deliver_plain_raw"`
+	SignalDeliverRaw      *ebpf.Program `ebpf:"signal_deliver_raw"`
+	SignalGenerateBtf     *ebpf.Program `ebpf:"signal_generate_btf"`
+	SignalGenerateRaw     *ebpf.Program `ebpf:"signal_generate_raw"`
 }
 
 func (p *bpfPrograms) Close() error {
@@ -292,6 +298,8 @@ func (p *bpfPrograms) Close() error {
 		p.SchedProcessForkBtf,
 		p.SchedProcessForkRaw,
 		p.SignalDeliverBtf,
+		p.SignalDeliverPlainBtf,
+		p.SignalDeliverPlainRaw,
 		p.SignalDeliverRaw,
 		p.SignalGenerateBtf,
 		p.SignalGenerateRaw,

@@ -16,25 +16,26 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfLegacyMapCgroups               = "cgroups"
-	bpfLegacyMapHost                  = "host"
-	bpfLegacyMapHtEvents              = "ht_events"
-	bpfLegacyMapHtRates               = "ht_rates"
-	bpfLegacyMapHtScratch             = "ht_scratch"
-	bpfLegacyMapHtStats               = "ht_stats"
-	bpfLegacyMapSenders               = "senders"
-	bpfLegacyProgSchedProcessExecRaw  = "sched_process_exec_raw"
-	bpfLegacyProgSchedProcessExit1Raw = "sched_process_exit_1_raw"
-	bpfLegacyProgSchedProcessExitRaw  = "sched_process_exit_raw"
-	bpfLegacyProgSchedProcessForkRaw  = "sched_process_fork_raw"
-	bpfLegacyProgSignalDeliverRaw     = "signal_deliver_raw"
-	bpfLegacyProgSignalGenerateRaw    = "signal_generate_raw"
-	bpfLegacyVarHtCgroupSubsys        = "ht_cgroup_subsys"
-	bpfLegacyVarProcessCrashBurst     = "process_crash_burst"
-	bpfLegacyVarProcessCrashPeriodNs  = "process_crash_period_ns"
-	bpfLegacyVarProcessExecBurst      = "process_exec_burst"
-	bpfLegacyVarProcessExecPeriodNs   = "process_exec_period_ns"
-	bpfLegacyVarReportExec            = "report_exec"
+	bpfLegacyMapCgroups                = "cgroups"
+	bpfLegacyMapHost                   = "host"
+	bpfLegacyMapHtEvents               = "ht_events"
+	bpfLegacyMapHtRates                = "ht_rates"
+	bpfLegacyMapHtScratch              = "ht_scratch"
+	bpfLegacyMapHtStats                = "ht_stats"
+	bpfLegacyMapSenders                = "senders"
+	bpfLegacyProgSchedProcessExecRaw   = "sched_process_exec_raw"
+	bpfLegacyProgSchedProcessExit1Raw  = "sched_process_exit_1_raw"
+	bpfLegacyProgSchedProcessExitRaw   = "sched_process_exit_raw"
+	bpfLegacyProgSchedProcessForkRaw   = "sched_process_fork_raw"
+	bpfLegacyProgSignalDeliverPlainRaw = "signal_deliver_plain_raw"
+	bpfLegacyProgSignalDeliverRaw      = "signal_deliver_raw"
+	bpfLegacyProgSignalGenerateRaw     = "signal_generate_raw"
+	bpfLegacyVarHtCgroupSubsys         = "ht_cgroup_subsys"
+	bpfLegacyVarProcessCrashBurst      = "process_crash_burst"
+	bpfLegacyVarProcessCrashPeriodNs   = "process_crash_period_ns"
+	bpfLegacyVarProcessExecBurst       = "process_exec_burst"
+	bpfLegacyVarProcessExecPeriodNs    = "process_exec_period_ns"
+	bpfLegacyVarReportExec             = "report_exec"
 )
 
 // loadBpfLegacy returns the embedded CollectionSpec for bpfLegacy.
@@ -79,12 +80,13 @@ type bpfLegacySpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfLegacyProgramSpecs struct {
-	SchedProcessExecRaw  *ebpf.ProgramSpec `ebpf:"sched_process_exec_raw"`
-	SchedProcessExit1Raw *ebpf.ProgramSpec `ebpf:"sched_process_exit_1_raw"`
-	SchedProcessExitRaw  *ebpf.ProgramSpec `ebpf:"sched_process_exit_raw"`
-	SchedProcessForkRaw  *ebpf.ProgramSpec `ebpf:"sched_process_fork_raw"`
-	SignalDeliverRaw     *ebpf.ProgramSpec `ebpf:"signal_deliver_raw"`
-	SignalGenerateRaw    *ebpf.ProgramSpec `ebpf:"signal_generate_raw"`
+	SchedProcessExecRaw   *ebpf.ProgramSpec `ebpf:"sched_process_exec_raw"`
+	SchedProcessExit1Raw  *ebpf.ProgramSpec `ebpf:"sched_process_exit_1_raw"`
+	SchedProcessExitRaw   *ebpf.ProgramSpec `ebpf:"sched_process_exit_raw"`
+	SchedProcessForkRaw   *ebpf.ProgramSpec `ebpf:"sched_process_fork_raw"`
+	SignalDeliverPlainRaw *ebpf.ProgramSpec `ebpf:"signal_deliver_plain_raw"`
+	SignalDeliverRaw      *ebpf.ProgramSpec `ebpf:"signal_deliver_raw"`
+	SignalGenerateRaw     *ebpf.ProgramSpec `ebpf:"signal_generate_raw"`
 }
 
 // bpfLegacyMapSpecs contains maps before they are loaded into the kernel.
@@ -169,12 +171,13 @@ type bpfLegacyVariables struct {
 //
 // It can be passed to loadBpfLegacyObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfLegacyPrograms struct {
-	SchedProcessExecRaw  *ebpf.Program `ebpf:"sched_process_exec_raw"`
-	SchedProcessExit1Raw *ebpf.Program `ebpf:"sched_process_exit_1_raw"`
-	SchedProcessExitRaw  *ebpf.Program `ebpf:"sched_process_exit_raw"`
-	SchedProcessForkRaw  *ebpf.Program `ebpf:"sched_process_fork_raw"`
-	SignalDeliverRaw     *ebpf.Program `ebpf:"signal_deliver_raw"`
-	SignalGenerateRaw    *ebpf.Program `ebpf:"signal_generate_raw"`
+	SchedProcessExecRaw   *ebpf.Program `ebpf:"sched_process_exec_raw"`
+	SchedProcessExit1Raw  *ebpf.Program `ebpf:"sched_process_exit_1_raw"`
+	SchedProcessExitRaw   *ebpf.Program `ebpf:"sched_process_exit_raw"`
+	SchedProcessForkRaw   *ebpf.Program `ebpf:"sched_process_fork_raw"`
+	SignalDeliverPlainRaw *ebpf.Program `ebpf:"signal_deliver_plain_raw"`
+	SignalDeliverRaw      *ebpf.Program `ebpf:"signal_deliver_raw"`
+	SignalGenerateRaw     *ebpf.Program `ebpf:"signal_generate_raw"`
 }
 
 func (p *bpfLegacyPrograms) Close() error {
@@ -183,6 +186,7 @@ func (p *bpfLegacyPrograms) Close() error {
 		p.SchedProcessExit1Raw,
 		p.SchedProcessExitRaw,
 		p.SchedProcessForkRaw,
+		p.SignalDeliverPlainRaw,
 		p.SignalDeliverRaw,
 		p.SignalGenerateRaw,
 	)

@@ -130,7 +130,7 @@ func testLife(t *testing.T, bin string, o load.Options) {
 		t.Errorf("abort %+v of %+v", b, self.Process)
 	}
 	sent := env.WaitRecord(func(r *signal.Record) bool { return r.CgroupID == cg.ID && isCrash(r, "SIGXCPU") })
-	if b := sent.Body.(*ProcessCrash); b.Cause != bySent || sent.Process.Comm != "sleep" && sent.Process.Comm != "sh" ||
+	if b := sent.Body.(*ProcessCrash); b.Cause != bySent || sent.Process.PID == b.Sender.Process.PID ||
 		b.Sender.Process.Comm != "sh" || b.Sender.CgroupID != cg.ID || len(sent.Parties) != 1 {
 		t.Errorf("sent %+v of %+v", b, sent.Process)
 	}

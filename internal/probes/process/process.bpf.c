@@ -287,7 +287,7 @@ static __always_inline int on_generate(void *ctx, bool btf, u64 sig, u64 info, s
 
 HT_TP3(signal_generate, on_generate, u64, u64, struct task_struct *)
 
-static __always_inline int on_deliver(void *ctx, bool btf, u64 sig, void *info, struct k_sigaction *ka)
+static __always_inline int deliver(void *ctx, bool btf, bool place, u64 sig, void *info, struct k_sigaction *ka)
 {
 	struct task_struct *t = (void *)bpf_get_current_task();
 	struct crash_wire *e;
@@ -330,11 +330,24 @@ static __always_inline int on_deliver(void *ctx, bool btf, u64 sig, void *info, 
 	e->frames = bpf_get_stack(ctx, e->stack, sizeof(e->stack), BPF_F_USER_STACK);
 	if (btf) {
 		ht_user_regs(&e->regs);
-		ht_find_place(&e->place, e->regs.kind ? e->regs.pc : e->stack[0]);
+		if (place)
+			ht_find_place(&e->place, e->regs.kind ? e->regs.pc : e->stack[0]);
 	}
 	/* Woken at once: the sooner user space looks, the more of the process is left. */
 	ht_submit_now(ctx, e, sizeof(*e));
 	return 0;
 }
 
+static __always_inline int on_deliver(void *ctx, bool btf, u64 sig, void *info, struct k_sigaction *ka)
+{
+	return deliver(ctx, btf, true, sig, info, ka);
+}
+
+/* For kernels that cannot load a program with a callback (before v5.13), and so none that might look up a place. */
+static __always_inline int on_deliver_plain(void *ctx, bool btf, u64 sig, void *info, struct k_sigaction *ka)
+{
+	return deliver(ctx, btf, false, sig, info, ka);
+}
+
 HT_TP3(signal_deliver, on_deliver, u64, void *, struct k_sigaction *)
+HT_TP_FORM(signal_deliver_plain, signal_deliver, on_deliver_plain, c[0], (void *)c[1], (struct k_sigaction *)c[2])

@@ -107,8 +107,9 @@ func run(ctx context.Context, env *probe.Env, cfg Config) error {
 	if env.Kernel.TracepointArgs("sched_process_exit") <= 1 { // see core_fixes.h
 		exit.Programs = []string{"sched_process_exit_1_btf", "sched_process_exit_1_raw"}
 	}
+	deliver := load.Hook{Name: "signal_deliver", Programs: []string{"signal_deliver_btf", "signal_deliver_plain_btf", "signal_deliver_raw"}}
 	o, err := l.Attach(load.TP("sched_process_fork"), load.TP("sched_process_exec"), exit,
-		load.TP("signal_deliver").Maybe(), load.TP("signal_generate").Maybe())
+		deliver.Maybe(), load.TP("signal_generate").Maybe())
 	if err != nil {
 		return err
 	}

@@ -185,6 +185,7 @@ func newPair(t *testing.T) *netpair.Pair {
 // TestKernel opens, breaks and delays connections between namespaces of its
 // own, by each kind of hook and ring.
 func TestKernel(t *testing.T) {
+	probetest.NeedDefaultHierarchy(t)
 	probetest.Rungs(t, testTCP)
 }
 

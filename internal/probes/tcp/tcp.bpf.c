@@ -124,7 +124,7 @@ struct tcp_wire {
 	u64 elapsed; /* of a connect, ns */
 	struct ht_flow flow;
 	u32 event;
-	s32 error; /* of a connect */
+	s32 error;  /* of a connect */
 	u32 reason; /* of a reset */
 	u32 pid;    /* 0: not known */
 	u32 tgid;
@@ -213,7 +213,8 @@ static __always_inline u32 failure_of(s32 error)
 	}
 }
 
-static __always_inline void fail(void *ctx, struct cpu_state *c, struct sock *sk, struct attempt *a, u64 cgroup, u64 now)
+static __always_inline void fail(void *ctx, struct cpu_state *c, struct sock *sk, struct attempt *a, u64 cgroup,
+				 u64 now)
 {
 	s32 error = BPF_CORE_READ((struct sock___tcp *)sk, sk_err);
 	u32 failure = failure_of(error);

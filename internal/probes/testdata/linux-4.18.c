@@ -200,6 +200,7 @@ struct file {
 
 struct address_space {
 	struct inode *host;
+	u32 wb_err;
 };
 
 struct file_system_type {
@@ -220,6 +221,16 @@ struct journal_s {
 	unsigned long j_flags;
 	struct block_device *j_dev;
 	struct block_device *j_fs_dev;
+};
+
+struct workqueue_struct {
+	unsigned int flags;
+	char name[24];
+};
+
+struct pool_workqueue {
+	void *pool;
+	struct workqueue_struct *wq;
 };
 
 struct ns_common {
@@ -391,6 +402,8 @@ KEEP(file_system_type);
 KEEP(super_block);
 KEEP(block_device);
 KEEP(journal_s);
+KEEP(workqueue_struct);
+KEEP(pool_workqueue);
 KEEP(ns_common);
 KEEP(net);
 KEEP(net_device);

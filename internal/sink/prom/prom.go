@@ -121,7 +121,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	promhttp.HandlerFor(h.Gatherer(ctx), promhttp.HandlerOpts{
 		EnableOpenMetrics: true,
 		ErrorHandling:     promhttp.ContinueOnError,
-		ErrorLog:          errorLog{h.log},
+		ErrorLog:          &errorLog{log: h.log},
 	}).ServeHTTP(w, r)
 }
 
@@ -165,7 +165,22 @@ func (h *Handler) drop(reason, metric, detail string) {
 	}
 }
 
-// errorLog lets promhttp log through slog.
-type errorLog struct{ log *slog.Logger }
+// errorLog lets promhttp log through slog: the first error of a scrape, because
+// promhttp tells of each family that it could not write, and none when it is
+// the client that has gone.
+type errorLog struct {
+	log  *slog.Logger
+	told bool
+}
 
-func (e errorLog) Println(v ...any) { e.log.Warn("expose metrics", "error", fmt.Sprint(v...)) }
+func (e *errorLog) Println(v ...any) {
+	for _, x := range v {
+		if err, ok := x.(error); ok && (errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET)) {
+			return
+		}
+	}
+	if !e.told {
+		e.told = true
+		e.log.Warn("expose metrics", "error", fmt.Sprint(v...))
+	}
+}

@@ -1,0 +1,98 @@
+// Package irq measures handlers of hardware interrupts, by line, and work queues.
+package irq
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+
+	"huatuo/internal/kern/load"
+	"huatuo/internal/probe"
+	"huatuo/internal/signal"
+)
+
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types -type irq_cpu -type irq_line -type wq_name -type wq_hists -type ht_hist bpf irq.bpf.c -- -I../../../bpf/include -Wall -Werror -mcpu=v2
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types bpfLegacy irq.bpf.c -- -I../../../bpf/include -Wall -Werror -mcpu=v2 -DHT_LEGACY
+
+//go:embed README.md
+var readme string
+
+// Config of the probe.
+type Config struct{}
+
+// Spec describes the probe.
+func Spec() probe.Spec {
+	return probe.New(probe.Meta{
+		Name:   "irq",
+		Help:   "Measures handlers of hardware interrupts, by line, and how long work waits in work queues and runs.",
+		Readme: readme,
+		Source: "irq:irq_handler_entry, irq_handler_exit, workqueue:workqueue_queue_work, workqueue_execute_start, workqueue_execute_end, /proc/interrupts",
+		Since:  "5.8",
+		Emits:  []*signal.Schema{service, handled, handledSeconds, workWait, workService, unmeasured},
+	}, Config{}, run)
+}
+
+var (
+	lineField  = []signal.Field{{Name: "line", Help: "who handles the interrupt, as the last column of /proc/interrupts has it; other sums the lines beyond the first 64"}}
+	queueField = []signal.Field{{Name: "workqueue", Help: "name of the work queue; other sums those beyond the first 64"}}
+
+	service = &signal.Schema{
+		Name: "huatuo_irq_service_seconds", Kind: signal.Metric, Type: signal.Histogram, Unit: "seconds",
+		Area: signal.AreaCPU, Scope: signal.Host,
+		Help: "Time that the handler of a hardware interrupt ran.",
+		Read: "Microseconds. The CPU does nothing else meanwhile, and takes no other interrupt.",
+	}
+	handled = &signal.Schema{
+		Name: "huatuo_irq_handled_total", Kind: signal.Metric, Type: signal.Counter, Unit: "1",
+		Area: signal.AreaCPU, Scope: signal.Host, Fields: lineField,
+		Help: "Handlers of hardware interrupts that ran, by line.",
+		Read: "A device that floods the host, and one that has fallen silent, show here.",
+	}
+	handledSeconds = &signal.Schema{
+		Name: "huatuo_irq_handled_seconds_total", Kind: signal.Metric, Type: signal.Counter, Unit: "seconds",
+		Area: signal.AreaCPU, Scope: signal.Host, Fields: lineField,
+		Help: "Time that handlers of hardware interrupts ran, by line.",
+		Read: "The rate is the number of CPUs that the line takes; what its soft interrupts take is in huatuo_softirq_service_seconds.",
+	}
+	workWait = &signal.Schema{
+		Name: "huatuo_workqueue_wait_seconds", Kind: signal.Metric, Type: signal.Histogram, Unit: "seconds",
+		Area: signal.AreaSched, Scope: signal.Host, Fields: queueField,
+		Help: "Time that work waited in a work queue of the kernel before it ran.",
+		Read: "Some 10 µs. Milliseconds in one queue: its work is limited to so many at once, or the workers' CPU is taken; in all queues: CPUs are short.",
+	}
+	workService = &signal.Schema{
+		Name: "huatuo_workqueue_service_seconds", Kind: signal.Metric, Type: signal.Histogram, Unit: "seconds",
+		Area: signal.AreaSched, Scope: signal.Host, Fields: queueField,
+		Help: "Time that work of a work queue of the kernel took.",
+		Read: "Includes time in which the work slept. Work that takes long holds up what is behind it in an ordered queue.",
+	}
+	unmeasured = &signal.Schema{
+		Name: "huatuo_workqueue_unmeasured_total", Kind: signal.Metric, Type: signal.Counter, Unit: "1",
+		Area: signal.AreaAgent, Scope: signal.Host,
+		Help: "Work that was not measured because two queued items shared a slot.",
+		Read: "More than a thousandth of huatuo_workqueue_wait_seconds_count: the histograms miss samples. Work that was cancelled counts once as well.",
+	}
+)
+
+func run(ctx context.Context, env *probe.Env, _ Config) error {
+	l, err := env.Kernel.Load(loadBpf, loadBpfLegacy)
+	if err != nil {
+		return err
+	}
+	o, err := l.Attach(load.TP("irq_handler_exit"), load.TP("irq_handler_entry"),
+		load.TP("workqueue_execute_end").Maybe(), load.TP("workqueue_execute_start").Maybe(), load.TP("workqueue_queue_work").Maybe())
+	if err != nil {
+		return err
+	}
+	defer o.Close()
+	if err := o.Map("queues").Update(bpfWqName{}, bpfWqHists{}, ebpf.UpdateAny); err != nil {
+		return fmt.Errorf("make the entry of other queues: %w", err)
+	}
+	c := &collector{o: o, names: names{root: env.Root, series: map[uint32]string{}}}
+	env.Collect(load.Guard(o, c.collect))
+	env.Ready(o.Hooks()...)
+	<-ctx.Done()
+	return nil
+}
