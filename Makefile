@@ -18,8 +18,8 @@ T ?= 30s
 GO_DIRS := cmd internal test tools
 BPF_SRC := $(wildcard bpf/include/*.h internal/probes/*/*.bpf.c)
 
-# Packages whose goroutines share data.
-RACE := ./internal/pipe/... ./internal/store/... ./internal/console/... ./internal/enrich/... ./internal/app/... ./internal/sink/... ./internal/kern/ring/... ./internal/config/...
+# What the race detector runs: nearly every package is called from several goroutines.
+RACE := ./internal/... ./cmd/...
 
 # Kernel tests provoke the kernel and need root; the others need neither.
 KTEST := ^TestKernel
@@ -69,8 +69,9 @@ ui/apitypes/node_modules: ui/apitypes/package-lock.json
 	touch $@
 
 ##@ Tests
-.PHONY: test deps check fmt unit race ktest e2e containers k8stest browser fuzz bench
-test: deps check unit race ktest e2e containers browser ## everything that CI runs (root)
+.PHONY: test deps check fmt unit race ktest e2e stress soak containers k8stest browser fuzz bench
+test: SHORT := -short
+test: deps check unit race ktest e2e stress containers browser ## everything that CI runs (root)
 
 deps: ## install what tests and generation need from the distribution (root)
 	.ci/deps
@@ -92,7 +93,7 @@ unit: ui/node_modules ## tests that need no privileges
 	$(GO) test -p $(J) -skip '$(KTEST)' ./cmd/... ./internal/... ./tools/... ./test/faults/... ./test/bench/...
 	cd ui && npm test --silent
 
-race: ## the same for the packages that share data between goroutines, with the race detector
+race: ## the same with the race detector
 	CGO_ENABLED=1 $(GO) test -p $(J) -race -skip '$(KTEST)' $(RACE)
 
 ktest: ## kernel tests on this kernel, one package at a time (root)
@@ -101,6 +102,12 @@ ktest: ## kernel tests on this kernel, one package at a time (root)
 
 e2e: ## black box: the built agent, real faults, what it says about them (root)
 	$(GO) test -p 1 -count=1 -v -timeout 20m -skip '$(BROWSER)' ./test/e2e/...
+
+stress: ## kill, full disk, broken files, floods, hung clients, fork storms, lost privileges; SHORT=-short for three minutes of it (root)
+	$(GO) test -p 1 -count=1 -v -timeout 40m $(SHORT) ./test/stress/...
+
+soak: build ## the agent under mild load for D=30m; does it grow? into docs/reference/soak.md (root)
+	$(GO) run ./test/stress/soak -agent $(BIN) -d $(or $(D),30m) -o docs/reference/soak.md
 
 containers: ## Docker, containerd and podman run containers: what the agent calls them (root)
 	$(GO) test -p 1 -count=1 -v -timeout 10m ./test/containers/...

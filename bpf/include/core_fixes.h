@@ -95,4 +95,8 @@ struct sock_cgroup_data___5_14_0 {
  *
  * 72ba14deb40a ("mm: update mark_victim tracepoints fields"), v6.9: mark_victim
  * (pid) -> (task, uid)
+ *
+ * "rstreason: make it work in trace world", v6.10: tcp_send_reset (sk, skb) ->
+ * (sk, skb, reason); with "trace: tcp: fully support trace_tcp_send_reset" of
+ * the same version sk may be NULL
  */

@@ -8,16 +8,16 @@
  */
 #pragma once
 
-/* What the compiler knows of a number it makes a branch of again: barrier_var() hides it. */
+/* What the compiler knows of a number it makes a branch of again: the asm hides it. */
 
 /* 1 when they are equal, else 0 */
 static __always_inline u64 ht_equal(u64 a, u64 b)
 {
 	u64 d = a ^ b, r = d - 1;
 
-	barrier_var(r);
+	asm volatile("" : "+r"(r));
 	r = (r & ~d) >> 63;
-	barrier_var(r);
+	asm volatile("" : "+r"(r));
 	return r;
 }
 
@@ -26,6 +26,6 @@ static __always_inline u64 ht_less(u64 a, u64 b)
 {
 	u64 r = (a - b) >> 63;
 
-	barrier_var(r);
+	asm volatile("" : "+r"(r));
 	return r;
 }

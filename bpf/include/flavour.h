@@ -5,7 +5,7 @@
  * Kernels before 5.5 or so do not take the modern object: no constants in
  * read-only maps, no bounded loops, no mapped arrays, 4,096 instructions a
  * program. For them each probe is compiled once more, with HT_LEGACY, and the
- * loader takes the flavour that suits (docs/adr/0005-legacy-flavour.md).
+ * loader takes the flavour that suits (docs/adr/0006-legacy-flavour.md).
  *
  * A probe's source keeps to these, and then serves both:
  * - constants by HT_CONST() and HT_GET();

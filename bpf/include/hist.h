@@ -29,10 +29,7 @@ struct ht_hist_fine {
 };
 
 /* 2^30 / 10^9 = 1.073741824 = 1 + 19330.9 / 2^18, to 4e-6; no overflow below 11 days */
-static __always_inline u64 ht_units(u64 ns)
-{
-	return ns + ((ns * 19331) >> 18);
-}
+static __always_inline u64 ht_units(u64 ns) { return ns + ((ns * 19331) >> 18); }
 
 static __always_inline u32 ht_log2(u64 v)
 {

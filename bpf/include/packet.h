@@ -21,12 +21,12 @@ struct ht_packet {
 	u32 ack;
 	u16 sport;
 	u16 dport;
-	u16 eth;     /* protocol of the frame, 0: the packet has no header yet */
-	u8 version;  /* 4, 6 or 0: saddr and daddr are not known */
-	u8 proto;    /* IPPROTO_* */
-	u8 ports;    /* 1: sport and dport are known; 2: TCP's seq, ack and flags as well */
-	u8 flags;    /* TCP */
-	u8 icmp[2];  /* type and code */
+	u16 eth;    /* protocol of the frame, 0: the packet has no header yet */
+	u8 version; /* 4, 6 or 0: saddr and daddr are not known */
+	u8 proto;   /* IPPROTO_* */
+	u8 ports;   /* 1: sport and dport are known; 2: TCP's seq, ack and flags as well */
+	u8 flags;   /* TCP */
+	u8 icmp[2]; /* type and code */
 };
 
 static __always_inline u32 ht_proto_of(u8 ipproto)

@@ -42,6 +42,21 @@ func TestLegacyObjects(t *testing.T) {
 	}
 }
 
+// TestLegacySince: what a probe says of the kernels that it is for agrees with
+// whether it has an object for old ones.
+func TestLegacySince(t *testing.T) {
+	legacy := objects(t, "bpflegacy_bpfel.o")
+	for _, s := range All() {
+		var major, minor int
+		if _, err := fmt.Sscanf(s.Since, "%d.%d", &major, &minor); err != nil {
+			t.Fatalf("%s: since %q: %v", s.Name, s.Since, err)
+		}
+		if old := major*100+minor < 505; legacy[s.Name] != nil && !old {
+			t.Errorf("%s has a legacy object and is for Linux %s and newer, which take the modern one", s.Name, s.Since)
+		}
+	}
+}
+
 // checkTwins compares the two flavours of an object: each hook of the one is in
 // the other, and what goes to user space has one layout, since the Go types are
 // made from the modern one alone.

@@ -12,14 +12,21 @@ import (
 
 // TestKernelHistogram compiles bpf/include/hist.h for this machine and holds
 // its buckets to the definition of a native histogram: bucket i of resolution
-// r is (2^((i-1)/2^r), 2^(i/2^r)] seconds.
+// r is (2^((i-1)/2^r), 2^(i/2^r)] seconds. The legacy flavour counts without
+// branches, and the same.
 func TestKernelHistogram(t *testing.T) {
+	for _, flavour := range []string{"MODERN", "LEGACY"} {
+		t.Run(flavour, func(t *testing.T) { testHistogram(t, "-DHT_"+flavour) })
+	}
+}
+
+func testHistogram(t *testing.T, flavour string) {
 	cc, err := exec.LookPath("cc")
 	if err != nil {
 		t.Skip("needs a C compiler: apt-get install gcc")
 	}
 	bin := filepath.Join(t.TempDir(), "hist")
-	if out, err := exec.Command(cc, "-O2", "-Wall", "-Werror", "-I../../bpf/include", "-o", bin, "testdata/hist_main.c").CombinedOutput(); err != nil {
+	if out, err := exec.Command(cc, "-O2", "-Wall", "-Werror", flavour, "-I../../bpf/include", "-o", bin, "testdata/hist_main.c").CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	var in bytes.Buffer

@@ -140,6 +140,7 @@ func (a *agent) well(args ...string) {
 // TestDiskFull runs the agent on a small file system that others fill: to the
 // space that the store leaves free, and to the last byte.
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name    string
 		minFree string
@@ -150,8 +151,9 @@ func TestDiskFull(t *testing.T) {
 		{"to the last byte", "0", 0, []string{"no space left on device", "full"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel() // most of it is waiting
 			data := tmpfs(t, "32m")
-			args := append(quick, "--set", "store.min_free="+c.minFree, "--set", "store.events.max_size=16MiB", "--set", "store.metrics.max_size=64MiB")
+			args := append(quick[:len(quick):len(quick)], "--set", "store.min_free="+c.minFree, "--set", "store.events.max_size=16MiB", "--set", "store.metrics.max_size=64MiB")
 			a := start(t, data, nil, args...)
 			drops(t, 200)
 			a.keeps(20 * time.Second)
@@ -173,6 +175,7 @@ func TestDiskFull(t *testing.T) {
 // its files are open, as a kernel does after an error of the disk.
 func TestReadOnly(t *testing.T) {
 	needRoot(t)
+	t.Parallel()
 	for _, c := range []struct {
 		name    string
 		errno   syscall.Errno
@@ -182,6 +185,7 @@ func TestReadOnly(t *testing.T) {
 		{"I/O errors", unix.EIO, []string{"input/output error", "disk I/O error"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel() // most of it is waiting
 			f := mountFaultFS(t)
 			a := start(t, f.dir, nil, quick...)
 			drops(t, 200)

@@ -128,6 +128,9 @@ func launch(t testing.TB, data string, wrap []string, args ...string) *agent {
 	go func() { a.err = a.cmd.Wait(); close(a.exited) }()
 	t.Cleanup(func() {
 		a.kill()
+		if strings.Contains(a.log.String(), "DATA RACE") { // of an agent that was built with -race
+			t.Error("the race detector complains")
+		}
 		if t.Failed() {
 			t.Logf("the agent's log:\n%.8000s", a.log)
 		}

@@ -84,6 +84,22 @@ func (s *stream) next() (m message, ok bool) {
 	return m, false
 }
 
+// nextEvent passes over heartbeats.
+func (s *stream) nextEvent(t testing.TB) message {
+	t.Helper()
+	for {
+		m, ok := s.next()
+		switch {
+		case !ok:
+			t.Fatal("the stream ended")
+		case m.event == "event":
+			return m
+		case m.event != "heartbeat":
+			t.Fatalf("the stream gave %+v", m)
+		}
+	}
+}
+
 // lost reads the data of a gap.
 func (m message) lost(t testing.TB) int {
 	t.Helper()

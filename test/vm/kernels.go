@@ -109,12 +109,27 @@ var skipRules = []skipRule{
 	{"internal/kern/load:TestKernelFunctions/fentry", "needs a kernel with fentry", without("fentry")},
 	{"internal/kern/load:TestKernelFunctions/fexit", "needs a kernel with fexit", without("fexit")},
 	{"internal/kern/load:TestKernelFunctions/k", "needs a kernel with kprobe", without("kprobe")},
+	{"internal/probes/fs:TestKernelDirty", "Linux 6.2", older("5.10", "6.1")},
+	{"internal/probes/locks:TestKernel", "came with 5.19", func(k kernel) bool { return strings.Contains(k.name, "5.10") }},
+	{"internal/probes/locks:TestKernelSpin", "needs two CPUs", func(k kernel) bool { return k.cpus < 2 }},
+	{"internal/probes/locks:TestKernelWithout", "before 5.19", func(k kernel) bool { return !older("5.10")(k) }},
+	{"internal/probes/locks:TestKernel", "came with 5.19", older("5.10")},
 	{"internal/probes/reclaim:TestKernelNode", "(6.17)", func(k kernel) bool { return k.debian != "newest-cloud" }},
 	{"internal/probes/process:TestKernel", "needs a C compiler", func(kernel) bool { return true }},
+	{"internal/probes/irq:TestKernelGap", "(6.14)", func(k kernel) bool { return k.debian != "newest-cloud" }},
+	{"internal/probes/irq:TestKernelGap", "needs x86", func(k kernel) bool { return k.arch != "amd64" }},
+	{"internal/probes/fs:TestKernel", "needs mkfs.ext4", func(kernel) bool { return true }},
+	{"internal/probes/locks:TestKernelSpin", "needs two CPUs", func(kernel) bool { return true }},
+	{"internal/probes/locks:TestKernelWithout", "needs a kernel before 5.19", func(kernel) bool { return true }},
 }
 
 func without(hook string) func(kernel) bool {
 	return func(k kernel) bool { return !slices.Contains(k.hooks, hook) }
+}
+
+// older tells the kernels of some series, which lack what came later.
+func older(series ...string) func(kernel) bool {
+	return func(k kernel) bool { return slices.Contains(series, strings.TrimSuffix(k.debian, "-cloud")) }
 }
 
 func mayskip(k kernel, test, reason string) bool {

@@ -23,13 +23,30 @@ type bpfHtHist struct {
 type bpfIrqCpu struct {
 	_       structs.HostLayout
 	Since   uint64
+	Tick    uint64
+	Idle    uint64
 	Service bpfHtHist
+	Gap     bpfHtHist
 }
 
 type bpfIrqLine struct {
 	_       structs.HostLayout
 	Handled uint64
 	Ns      uint64
+}
+
+type bpfTickGapWire struct {
+	_          structs.HostLayout
+	Ts         uint64
+	Gap        uint64
+	Suppressed uint64
+	Cgroup     uint64
+	Cpu        uint32
+	Pid        uint32
+	Tgid       uint32
+	Frames     int32
+	Comm       [16]uint8
+	Stack      [32]uint64
 }
 
 type bpfWqHists struct {
@@ -58,17 +75,25 @@ const (
 	bpfMapQueued                    = "queued"
 	bpfMapQueues                    = "queues"
 	bpfMapRunning                   = "running"
+	bpfProgCpuIdleBtf               = "cpu_idle_btf"
+	bpfProgCpuIdleRaw               = "cpu_idle_raw"
 	bpfProgIrqHandlerEntryBtf       = "irq_handler_entry_btf"
 	bpfProgIrqHandlerEntryRaw       = "irq_handler_entry_raw"
 	bpfProgIrqHandlerExitBtf        = "irq_handler_exit_btf"
 	bpfProgIrqHandlerExitRaw        = "irq_handler_exit_raw"
+	bpfProgLocalTimerEntryBtf       = "local_timer_entry_btf"
+	bpfProgLocalTimerEntryRaw       = "local_timer_entry_raw"
 	bpfProgWorkqueueExecuteEndBtf   = "workqueue_execute_end_btf"
 	bpfProgWorkqueueExecuteEndRaw   = "workqueue_execute_end_raw"
 	bpfProgWorkqueueExecuteStartBtf = "workqueue_execute_start_btf"
 	bpfProgWorkqueueExecuteStartRaw = "workqueue_execute_start_raw"
 	bpfProgWorkqueueQueueWorkBtf    = "workqueue_queue_work_btf"
 	bpfProgWorkqueueQueueWorkRaw    = "workqueue_queue_work_raw"
+	bpfVarGapNs                     = "gap_ns"
+	bpfVarHtCgroupSubsys            = "ht_cgroup_subsys"
 	bpfVarHtUseRing                 = "ht_use_ring"
+	bpfVarTickGapBurst              = "tick_gap_burst"
+	bpfVarTickGapPeriodNs           = "tick_gap_period_ns"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -113,10 +138,14 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
+	CpuIdleBtf               *ebpf.ProgramSpec `ebpf:"cpu_idle_btf"`
+	CpuIdleRaw               *ebpf.ProgramSpec `ebpf:"cpu_idle_raw"`
 	IrqHandlerEntryBtf       *ebpf.ProgramSpec `ebpf:"irq_handler_entry_btf"`
 	IrqHandlerEntryRaw       *ebpf.ProgramSpec `ebpf:"irq_handler_entry_raw"`
 	IrqHandlerExitBtf        *ebpf.ProgramSpec `ebpf:"irq_handler_exit_btf"`
 	IrqHandlerExitRaw        *ebpf.ProgramSpec `ebpf:"irq_handler_exit_raw"`
+	LocalTimerEntryBtf       *ebpf.ProgramSpec `ebpf:"local_timer_entry_btf"`
+	LocalTimerEntryRaw       *ebpf.ProgramSpec `ebpf:"local_timer_entry_raw"`
 	WorkqueueExecuteEndBtf   *ebpf.ProgramSpec `ebpf:"workqueue_execute_end_btf"`
 	WorkqueueExecuteEndRaw   *ebpf.ProgramSpec `ebpf:"workqueue_execute_end_raw"`
 	WorkqueueExecuteStartBtf *ebpf.ProgramSpec `ebpf:"workqueue_execute_start_btf"`
@@ -146,7 +175,11 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	HtUseRing *ebpf.VariableSpec `ebpf:"ht_use_ring"`
+	GapNs           *ebpf.VariableSpec `ebpf:"gap_ns"`
+	HtCgroupSubsys  *ebpf.VariableSpec `ebpf:"ht_cgroup_subsys"`
+	HtUseRing       *ebpf.VariableSpec `ebpf:"ht_use_ring"`
+	TickGapBurst    *ebpf.VariableSpec `ebpf:"tick_gap_burst"`
+	TickGapPeriodNs *ebpf.VariableSpec `ebpf:"tick_gap_period_ns"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -202,17 +235,25 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	HtUseRing *ebpf.Variable `ebpf:"ht_use_ring"`
+	GapNs           *ebpf.Variable `ebpf:"gap_ns"`
+	HtCgroupSubsys  *ebpf.Variable `ebpf:"ht_cgroup_subsys"`
+	HtUseRing       *ebpf.Variable `ebpf:"ht_use_ring"`
+	TickGapBurst    *ebpf.Variable `ebpf:"tick_gap_burst"`
+	TickGapPeriodNs *ebpf.Variable `ebpf:"tick_gap_period_ns"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
+	CpuIdleBtf               *ebpf.Program `ebpf:"cpu_idle_btf"`
+	CpuIdleRaw               *ebpf.Program `ebpf:"cpu_idle_raw"`
 	IrqHandlerEntryBtf       *ebpf.Program `ebpf:"irq_handler_entry_btf"`
 	IrqHandlerEntryRaw       *ebpf.Program `ebpf:"irq_handler_entry_raw"`
 	IrqHandlerExitBtf        *ebpf.Program `ebpf:"irq_handler_exit_btf"`
 	IrqHandlerExitRaw        *ebpf.Program `ebpf:"irq_handler_exit_raw"`
+	LocalTimerEntryBtf       *ebpf.Program `ebpf:"local_timer_entry_btf"`
+	LocalTimerEntryRaw       *ebpf.Program `ebpf:"local_timer_entry_raw"`
 	WorkqueueExecuteEndBtf   *ebpf.Program `ebpf:"workqueue_execute_end_btf"`
 	WorkqueueExecuteEndRaw   *ebpf.Program `ebpf:"workqueue_execute_end_raw"`
 	WorkqueueExecuteStartBtf *ebpf.Program `ebpf:"workqueue_execute_start_btf"`
@@ -223,10 +264,14 @@ type bpfPrograms struct {
 
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
+		p.CpuIdleBtf,
+		p.CpuIdleRaw,
 		p.IrqHandlerEntryBtf,
 		p.IrqHandlerEntryRaw,
 		p.IrqHandlerExitBtf,
 		p.IrqHandlerExitRaw,
+		p.LocalTimerEntryBtf,
+		p.LocalTimerEntryRaw,
 		p.WorkqueueExecuteEndBtf,
 		p.WorkqueueExecuteEndRaw,
 		p.WorkqueueExecuteStartBtf,

@@ -27,11 +27,17 @@ const (
 	bpfLegacyMapQueued                    = "queued"
 	bpfLegacyMapQueues                    = "queues"
 	bpfLegacyMapRunning                   = "running"
+	bpfLegacyProgCpuIdleRaw               = "cpu_idle_raw"
 	bpfLegacyProgIrqHandlerEntryRaw       = "irq_handler_entry_raw"
 	bpfLegacyProgIrqHandlerExitRaw        = "irq_handler_exit_raw"
+	bpfLegacyProgLocalTimerEntryRaw       = "local_timer_entry_raw"
 	bpfLegacyProgWorkqueueExecuteEndRaw   = "workqueue_execute_end_raw"
 	bpfLegacyProgWorkqueueExecuteStartRaw = "workqueue_execute_start_raw"
 	bpfLegacyProgWorkqueueQueueWorkRaw    = "workqueue_queue_work_raw"
+	bpfLegacyVarGapNs                     = "gap_ns"
+	bpfLegacyVarHtCgroupSubsys            = "ht_cgroup_subsys"
+	bpfLegacyVarTickGapBurst              = "tick_gap_burst"
+	bpfLegacyVarTickGapPeriodNs           = "tick_gap_period_ns"
 )
 
 // loadBpfLegacy returns the embedded CollectionSpec for bpfLegacy.
@@ -76,8 +82,10 @@ type bpfLegacySpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfLegacyProgramSpecs struct {
+	CpuIdleRaw               *ebpf.ProgramSpec `ebpf:"cpu_idle_raw"`
 	IrqHandlerEntryRaw       *ebpf.ProgramSpec `ebpf:"irq_handler_entry_raw"`
 	IrqHandlerExitRaw        *ebpf.ProgramSpec `ebpf:"irq_handler_exit_raw"`
+	LocalTimerEntryRaw       *ebpf.ProgramSpec `ebpf:"local_timer_entry_raw"`
 	WorkqueueExecuteEndRaw   *ebpf.ProgramSpec `ebpf:"workqueue_execute_end_raw"`
 	WorkqueueExecuteStartRaw *ebpf.ProgramSpec `ebpf:"workqueue_execute_start_raw"`
 	WorkqueueQueueWorkRaw    *ebpf.ProgramSpec `ebpf:"workqueue_queue_work_raw"`
@@ -104,6 +112,10 @@ type bpfLegacyMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfLegacyVariableSpecs struct {
+	GapNs           *ebpf.VariableSpec `ebpf:"gap_ns"`
+	HtCgroupSubsys  *ebpf.VariableSpec `ebpf:"ht_cgroup_subsys"`
+	TickGapBurst    *ebpf.VariableSpec `ebpf:"tick_gap_burst"`
+	TickGapPeriodNs *ebpf.VariableSpec `ebpf:"tick_gap_period_ns"`
 }
 
 // bpfLegacyObjects contains all objects after they have been loaded into the kernel.
@@ -159,14 +171,20 @@ func (m *bpfLegacyMaps) Close() error {
 //
 // It can be passed to loadBpfLegacyObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfLegacyVariables struct {
+	GapNs           *ebpf.Variable `ebpf:"gap_ns"`
+	HtCgroupSubsys  *ebpf.Variable `ebpf:"ht_cgroup_subsys"`
+	TickGapBurst    *ebpf.Variable `ebpf:"tick_gap_burst"`
+	TickGapPeriodNs *ebpf.Variable `ebpf:"tick_gap_period_ns"`
 }
 
 // bpfLegacyPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadBpfLegacyObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfLegacyPrograms struct {
+	CpuIdleRaw               *ebpf.Program `ebpf:"cpu_idle_raw"`
 	IrqHandlerEntryRaw       *ebpf.Program `ebpf:"irq_handler_entry_raw"`
 	IrqHandlerExitRaw        *ebpf.Program `ebpf:"irq_handler_exit_raw"`
+	LocalTimerEntryRaw       *ebpf.Program `ebpf:"local_timer_entry_raw"`
 	WorkqueueExecuteEndRaw   *ebpf.Program `ebpf:"workqueue_execute_end_raw"`
 	WorkqueueExecuteStartRaw *ebpf.Program `ebpf:"workqueue_execute_start_raw"`
 	WorkqueueQueueWorkRaw    *ebpf.Program `ebpf:"workqueue_queue_work_raw"`
@@ -174,8 +192,10 @@ type bpfLegacyPrograms struct {
 
 func (p *bpfLegacyPrograms) Close() error {
 	return _BpfLegacyClose(
+		p.CpuIdleRaw,
 		p.IrqHandlerEntryRaw,
 		p.IrqHandlerExitRaw,
+		p.LocalTimerEntryRaw,
 		p.WorkqueueExecuteEndRaw,
 		p.WorkqueueExecuteStartRaw,
 		p.WorkqueueQueueWorkRaw,

@@ -29,20 +29,27 @@ func (c *collector) collect(b *signal.Batch) error {
 	if err := c.o.Map("cpus").Lookup(uint32(0), &cpus); err != nil {
 		return fmt.Errorf("read histogram: %w", err)
 	}
-	var sum bpfHtHist
+	var served, gap bpfHtHist
 	for i := range cpus {
-		h := &cpus[i].Service
-		sum.Zero += h.Zero
-		sum.Sum += h.Sum
-		for j, n := range h.Slots {
-			sum.Slots[j] += n
-		}
+		add(&served, &cpus[i].Service)
+		add(&gap, &cpus[i].Gap)
 	}
-	b.Hist(service, hist(&sum))
+	b.Hist(service, hist(&served))
+	if c.o.Attached("local_timer_entry") && c.o.Attached("cpu_idle") {
+		b.Hist(gaps, hist(&gap))
+	}
 	if err := c.lines(b); err != nil {
 		return err
 	}
 	return c.queues(b)
+}
+
+func add(to, h *bpfHtHist) {
+	to.Zero += h.Zero
+	to.Sum += h.Sum
+	for i, n := range h.Slots {
+		to.Slots[i] += n
+	}
 }
 
 func hist(h *bpfHtHist) *signal.Hist { return signal.LatencyHist(0, h.Zero, h.Sum, h.Slots[:]) }

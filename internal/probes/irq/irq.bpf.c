@@ -11,11 +11,18 @@
  */
 #include "huatuo.h"
 #include "hist.h"
+#include "cgroup.h"
 
 #define LINES 1024   /* the last one counts what is beyond */
 #define QUEUED 16384 /* 384 KiB */
 #define RUNNING 4096
 #define NAME 32
+#define FRAMES 32
+#define STALE_NS (60ULL * 1000000000) /* the CPU was offline */
+
+HT_CONST(u64, gap_ns, 20000000);
+HT_CONST(u64, tick_gap_period_ns, 1000000000);
+HT_CONST(u64, tick_gap_burst, 5);
 
 #pragma clang attribute push(__attribute__((preserve_access_index)), apply_to = record)
 
@@ -31,7 +38,10 @@ struct pool_workqueue___irq {
 
 struct irq_cpu {
 	u64 since;
+	u64 tick; /* last timer interrupt, or end of idleness */
+	u64 idle;
 	struct ht_hist service;
+	struct ht_hist gap;
 };
 
 struct {
@@ -143,6 +153,78 @@ static __always_inline int on_exit(void *ctx, bool btf, u32 irq)
 
 HT_TP1(irq_handler_entry, on_entry, u32)
 HT_TP1(irq_handler_exit, on_exit, u32)
+
+struct tick_gap_wire {
+	u64 ts; /* end of the gap */
+	u64 gap;
+	u64 suppressed;
+	u64 cgroup; /* of current */
+	u32 cpu;
+	u32 pid; /* current */
+	u32 tgid;
+	s32 frames; /* bytes, negative: errno */
+	u8 comm[16];
+	u64 stack[FRAMES];
+};
+HT_WIRE(tick_gap_wire);
+
+static __always_inline void report_gap(void *ctx, u64 now, u64 gap)
+{
+	s64 suppressed = ht_admit(0, now, HT_GET(tick_gap_period_ns), HT_GET(tick_gap_burst));
+	u64 id = bpf_get_current_pid_tgid();
+	struct tick_gap_wire *e;
+
+	if (suppressed < 0)
+		return;
+	e = ht_reserve(sizeof(*e));
+	if (!e)
+		return;
+	e->ts = now;
+	e->gap = gap;
+	e->suppressed = suppressed;
+	e->cgroup = ht_cgroup_id(false, (void *)bpf_get_current_task());
+	e->cpu = bpf_get_smp_processor_id();
+	e->pid = id;
+	e->tgid = id >> 32;
+	bpf_get_current_comm(e->comm, sizeof(e->comm));
+	e->frames = bpf_get_stack(ctx, e->stack, sizeof(e->stack), 0);
+	ht_submit(ctx, e, sizeof(*e));
+}
+
+/* An idle CPU stops its tick, and gets it back within a period once it is not
+ * idle. */
+static __always_inline int on_tick(void *ctx, bool btf, u32 vector)
+{
+	u32 zero = 0;
+	struct irq_cpu *c = bpf_map_lookup_elem(&cpus, &zero);
+	u64 now = bpf_ktime_get_ns(), gap;
+
+	if (!c)
+		return 0;
+	gap = now - c->tick;
+	if (c->tick && !c->idle && gap >= HT_GET(gap_ns) && gap < STALE_NS) {
+		ht_observe(&c->gap, gap);
+		report_gap(ctx, now, gap);
+	}
+	c->tick = now;
+	return 0;
+}
+
+static __always_inline int on_idle(void *ctx, bool btf, u32 state)
+{
+	u32 zero = 0;
+	struct irq_cpu *c = bpf_map_lookup_elem(&cpus, &zero);
+
+	if (!c)
+		return 0;
+	c->idle = state != (u32)-1; /* PWR_EVENT_EXIT */
+	if (!c->idle)
+		c->tick = bpf_ktime_get_ns();
+	return 0;
+}
+
+HT_TP1(cpu_idle, on_idle, u32)
+HT_TP1(local_timer_entry, on_tick, u32)
 
 /* An argument as a number: the verifier does not let us calculate with a pointer. */
 static __always_inline u64 number(u64 *arg)

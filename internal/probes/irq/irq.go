@@ -5,6 +5,7 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
+	"time"
 
 	"github.com/cilium/ebpf"
 
@@ -13,14 +14,17 @@ import (
 	"huatuo/internal/signal"
 )
 
-//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types -type irq_cpu -type irq_line -type wq_name -type wq_hists -type ht_hist bpf irq.bpf.c -- -I../../../bpf/include -Wall -Werror -mcpu=v2
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types -type tick_gap_wire -type irq_cpu -type irq_line -type wq_name -type wq_hists -type ht_hist bpf irq.bpf.c -- -I../../../bpf/include -Wall -Werror -mcpu=v2
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types bpfLegacy irq.bpf.c -- -I../../../bpf/include -Wall -Werror -mcpu=v2 -DHT_LEGACY
 
 //go:embed README.md
 var readme string
 
 // Config of the probe.
-type Config struct{}
+type Config struct {
+	Gap              time.Duration `yaml:"gap" help:"a busy CPU without a timer interrupt for this long beyond the tick's period is a tick_gap event; 10ms is what an audio or market feed loses data by"`
+	probe.EventKnobs `yaml:",inline"`
+}
 
 // Spec describes the probe.
 func Spec() probe.Spec {
@@ -28,10 +32,13 @@ func Spec() probe.Spec {
 		Name:   "irq",
 		Help:   "Measures handlers of hardware interrupts, by line, and how long work waits in work queues and runs.",
 		Readme: readme,
-		Source: "irq:irq_handler_entry, irq_handler_exit, workqueue:workqueue_queue_work, workqueue_execute_start, workqueue_execute_end, /proc/interrupts",
-		Since:  "5.8",
-		Emits:  []*signal.Schema{service, handled, handledSeconds, workWait, workService, unmeasured},
-	}, Config{}, run)
+		Source: "irq:irq_handler_entry, irq_handler_exit, workqueue:workqueue_queue_work, workqueue_execute_start, workqueue_execute_end, irq_vectors:local_timer_entry, power:cpu_idle, /proc/interrupts",
+		Since:  "4.18",
+		Emits:  []*signal.Schema{service, handled, handledSeconds, workWait, workService, unmeasured, gaps, gapped},
+	}, Config{
+		Gap:        10 * time.Millisecond,
+		EventKnobs: probe.EventKnobs{Rate: 1, Burst: 5},
+	}, run)
 }
 
 var (
@@ -74,15 +81,36 @@ var (
 		Help: "Work that was not measured because two queued items shared a slot.",
 		Read: "More than a thousandth of huatuo_workqueue_wait_seconds_count: the histograms miss samples. Work that was cancelled counts once as well.",
 	}
+	gaps = &signal.Schema{
+		Name: "huatuo_tick_gap_seconds", Kind: signal.Metric, Type: signal.Histogram, Unit: "seconds",
+		Area: signal.AreaCPU, Scope: signal.Host,
+		Help: "Time that a busy CPU did not take its timer interrupt, of gaps beyond the threshold.",
+		Read: "None on a sound host. Something kept interrupts off, or the hypervisor had the CPU: the tick_gap events tell which.",
+	}
+	gapped = signal.EventOf[TickGap]("tick_gap", signal.AreaCPU, signal.Warning,
+		"A busy CPU did not take its timer interrupt for longer than the threshold.")
 )
 
-func run(ctx context.Context, env *probe.Env, _ Config) error {
+func run(ctx context.Context, env *probe.Env, cfg Config) error {
+	if cfg.Gap <= 0 {
+		return fmt.Errorf("probes.irq.gap is %v: want a positive duration", cfg.Gap)
+	}
 	l, err := env.Kernel.Load(loadBpf, loadBpfLegacy)
 	if err != nil {
 		return err
 	}
-	o, err := l.Attach(load.TP("irq_handler_exit"), load.TP("irq_handler_entry"),
-		load.TP("workqueue_execute_end").Maybe(), load.TP("workqueue_execute_start").Maybe(), load.TP("workqueue_queue_work").Maybe())
+	if err := l.Set("gap_ns", uint64(cfg.Gap+period)); err != nil {
+		return err
+	}
+	if err := cfg.Set(l, "tick_gap"); err != nil {
+		return err
+	}
+	hooks := []load.Hook{load.TP("irq_handler_exit"), load.TP("irq_handler_entry"),
+		load.TP("workqueue_execute_end").Maybe(), load.TP("workqueue_execute_start").Maybe(), load.TP("workqueue_queue_work").Maybe()}
+	if watchTicks(env) {
+		hooks = append(hooks, load.TP("cpu_idle").Maybe(), load.TP("local_timer_entry").Maybe())
+	}
+	o, err := l.Attach(hooks...)
 	if err != nil {
 		return err
 	}
@@ -92,7 +120,10 @@ func run(ctx context.Context, env *probe.Env, _ Config) error {
 	}
 	c := &collector{o: o, names: names{root: env.Root, series: map[uint32]string{}}}
 	env.Collect(load.Guard(o, c.collect))
-	env.Ready(o.Hooks()...)
-	<-ctx.Done()
-	return nil
+	d := &decoder{clock: env.Clock, steal: newSteal(env.Root), gap: cfg.Gap}
+	done := make(chan struct{})
+	go func() { defer close(done); d.steal.follow(ctx) }()
+	err = probe.Stream(ctx, env, o, d.decode)
+	<-done
+	return err
 }

@@ -102,11 +102,7 @@ func run(ctx context.Context, env *probe.Env, cfg Config) error {
 	if env.Kernel.TracepointArgs("contention_begin") == 0 {
 		return fmt.Errorf("the kernel has no tracepoint lock:contention_begin, which came with 5.19, or no BTF that tells: %w", errors.ErrUnsupported)
 	}
-	spec, err := loadBpf()
-	if err != nil {
-		return err
-	}
-	l, err := env.Kernel.New(spec)
+	l, err := env.Kernel.Load(loadBpf, nil)
 	if err != nil {
 		return err
 	}

@@ -148,7 +148,10 @@ func refused(t *testing.T, env *probetest.Env, s *netpair.Side) {
 		b.Location != "tcp_v4_rcv" || b.Context != inSoftirq || b.Length < 40 {
 		t.Errorf("drop %+v", b)
 	}
-	if got[0].Process.PID != 0 || !strings.Contains(b.Interrupted, strconv.Itoa(os.Getpid())) {
+	// Under load softirqs are a thread's: of 20 drops not all are told so.
+	if !slices.ContainsFunc(got, func(r *signal.Record) bool {
+		return r.Process.PID == 0 && strings.Contains(r.Body.(*PacketDrop).Interrupted, strconv.Itoa(os.Getpid()))
+	}) {
 		t.Errorf("process %+v, interrupted %q: want the softirq that interrupted this test", got[0].Process, b.Interrupted)
 	}
 	if len(got[0].KernelIPs) < 5 {
@@ -243,13 +246,15 @@ func overrun(t *testing.T, env *probetest.Env) {
 	for range 50 {
 		u.Write(make([]byte, 1000))
 	}
+	told := env.Kernel.TracepointArgs("kfree_skb") >= 4 // the receiving socket, and with it the group
 	r := env.WaitRecord(func(r *signal.Record) bool {
-		return r.CgroupID == cg.ID && r.Body.(*PacketDrop).Reason == toldReason(env, "SOCKET_RCVBUFF")
+		b := r.Body.(*PacketDrop)
+		return b.Reason == toldReason(env, "SOCKET_RCVBUFF") && fmt.Sprint(b.DestinationPort) == strings.TrimSpace(line)
 	})
-	if b := r.Body.(*PacketDrop); b.Protocol != "udp" || fmt.Sprint(b.DestinationPort) != strings.TrimSpace(line) {
-		t.Errorf("drop %+v", b)
+	if b := r.Body.(*PacketDrop); b.Protocol != "udp" || told && r.CgroupID != cg.ID || !told && r.CgroupID != 0 {
+		t.Errorf("drop %+v in %d", b, r.CgroupID)
 	}
-	if n, _ := probetest.WorkloadValue(env.Gather(), containerDrops.Name, cg.ID); n < 40 || n > 50 {
+	if n, _ := probetest.WorkloadValue(env.Gather(), containerDrops.Name, cg.ID); told && (n < 40 || n > 50) {
 		t.Errorf("%v drops of the cgroup, want nearly 50", n)
 	}
 }

@@ -179,7 +179,7 @@ func testLate(t *testing.T, o load.Options) {
 			tcp = s.Hist.Count
 		}
 	}
-	if stack < 20 || tcp < 4 {
+	if stack < 4 || tcp < 4 {
 		t.Errorf("%d packets at the stack, %d at TCP", stack, tcp)
 	}
 	if err := env.Stop(); err != nil {

@@ -149,7 +149,7 @@ func TestKernelSum(t *testing.T) {
 	cg := inLimit(t, "cat "+hole(t)+" > /dev/null")
 	r := env.WaitRecord(func(r *signal.Record) bool { return r.CgroupID == cg.ID })
 	b := r.Body.(*ReclaimStall)
-	if b.SumSeconds < 0.002 || b.Calls < 2 || b.WindowSeconds < b.SumSeconds || b.WindowSeconds > 11 || b.StallSeconds >= b.SumSeconds {
+	if b.SumSeconds < 0.002 || b.Calls < 1 || b.WindowSeconds < b.SumSeconds || b.WindowSeconds > 11 || b.StallSeconds > b.SumSeconds {
 		t.Errorf("reclaim %+v", b)
 	}
 }

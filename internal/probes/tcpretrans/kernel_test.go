@@ -314,7 +314,11 @@ func TestKernelQuiet(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, r := range env.Records() {
-		if b := r.Body.(*TCPRetransmit); b.Netns == p.A.Inode || b.Netns == p.B.Inode {
+		b := r.Body.(*TCPRetransmit)
+		if b.RetransmitKind == "tlp" { // on a machine that is slow the answer may be late
+			continue
+		}
+		if b.Netns == p.A.Inode || b.Netns == p.B.Inode {
 			t.Errorf("event without a loss: %s", r.Title)
 		}
 	}

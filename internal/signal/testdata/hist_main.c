@@ -1,5 +1,6 @@
 /* Prints the slot that bpf/include/hist.h gives to each value on standard input, in units of 2^-30 s. */
 #include <stdio.h>
+#include <string.h>
 
 typedef unsigned long long u64;
 typedef unsigned int u32;
@@ -10,7 +11,7 @@ int main(void)
 	u64 u;
 
 	while (scanf("%llu", &u) == 1) {
-		struct ht_hist h = { 0 };
+		struct ht_hist h = { 0 }, shared = { 0 };
 		struct ht_hist_fine f = { 0 }, flat = { 0 };
 		int coarse = -1, fine = -1, i;
 
@@ -29,6 +30,11 @@ int main(void)
 		/* the whole way, from nanoseconds */
 		ht_observe(&h, u);
 		ht_observe_fine(&f, u);
+		ht_observe_shared(&shared, u);
+		if (memcmp(&h, &shared, sizeof(h))) {
+			fprintf(stderr, "ht_observe_shared(%llu) differs\n", u);
+			return 1;
+		}
 		for (i = 0; i < HT_SLOTS_COARSE && !h.slots[i]; i++)
 			;
 		printf("%llu %d %d %llu %llu %d %llu\n", u, coarse, fine, h.sum, h.zero, i, f.sum);

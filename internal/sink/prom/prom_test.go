@@ -9,12 +9,14 @@ import (
 	"io"
 	"log/slog"
 	"math"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -243,6 +245,34 @@ func TestGatherError(t *testing.T) {
 	scrape(t, New(fixed(nil, broken), slog.New(slog.NewTextHandler(&log, nil))), textFormat)
 	if !strings.Contains(log.String(), "no such file") {
 		t.Errorf("the error is not logged: %s", &log)
+	}
+}
+
+// brokenWriter is a client whose connection fails.
+type brokenWriter struct {
+	*httptest.ResponseRecorder
+	err error
+}
+
+func (w brokenWriter) Write([]byte) (int, error) { return 0, w.err }
+
+// TestClientLeaves: a client that goes away in the middle of its answer is no
+// news, and another error is told once a scrape, not once a family.
+func TestClientLeaves(t *testing.T) {
+	for _, c := range []struct {
+		err  error
+		want int
+	}{
+		{&net.OpError{Op: "write", Err: os.NewSyscallError("write", syscall.EPIPE)}, 0},
+		{&net.OpError{Op: "write", Err: os.NewSyscallError("write", syscall.ECONNRESET)}, 0},
+		{errors.New("out of paper"), 1},
+	} {
+		var log bytes.Buffer
+		h := New(fixed(world(), nil), slog.New(slog.NewTextHandler(&log, nil)))
+		h.ServeHTTP(brokenWriter{httptest.NewRecorder(), c.err}, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+		if got := strings.Count(log.String(), "expose metrics"); got != c.want {
+			t.Errorf("%v: %d lines in the log, want %d:\n%s", c.err, got, c.want, &log)
+		}
 	}
 }
 

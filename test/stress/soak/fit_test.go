@@ -59,7 +59,7 @@ func TestVerdict(t *testing.T) {
 		{"leaks", func(s float64) float64 { return 80e6 + 50e3*s }, good, false},
 		{"loses events", func(float64) float64 { return 80e6 }, []signal.Account{{Probe: "x", Observed: 6, Routed: 5}}, false},
 	} {
-		r := newReport(10*time.Minute, steady(c.rss), point{accounts: c.accounts}, nil)
+		r := newReport(10*time.Minute, steady(c.rss), [3]point{{accounts: c.accounts}, {accounts: c.accounts}, {accounts: c.accounts}}, nil)
 		if r.ok() != c.want {
 			t.Errorf("%s: ok %v\n%s", c.name, r.ok(), r.page())
 		}

@@ -16,8 +16,9 @@ import (
 	"time"
 )
 
-// load is one part of what goes on while the agent is watched. Together they
-// take about a fifth of a core: an ordinary node, not a stress test.
+// load is one part of what goes on while the agent is watched: an ordinary node
+// on a busy day, not a stress test. Groups come and go often enough for the
+// agent's bound of new workloads to take effect before the judged part.
 type load struct {
 	what  string
 	every time.Duration
@@ -29,7 +30,7 @@ func loads(url string) []load {
 	return []load{
 		{"a packet to a closed port", 50 * time.Millisecond, func(context.Context) { drop() }},
 		{"a process that ends at once", 100 * time.Millisecond, func(ctx context.Context) { exec.CommandContext(ctx, "true").Run() }},
-		{"a control group with a process that lives for a second", 2 * time.Second, func(ctx context.Context) { n++; group(ctx, n) }},
+		{"a new control group with a process that lives for a tenth of a second", 200 * time.Millisecond, func(ctx context.Context) { n++; group(ctx, n) }},
 		{"1 MiB written and synced", time.Second, func(context.Context) { write() }},
 		{"six busy loops on one CPU, for a second", 30 * time.Second, busy},
 		{"a scrape of /metrics", 15 * time.Second, func(ctx context.Context) { fetch(ctx, url+"/metrics") }},
@@ -63,7 +64,7 @@ func group(ctx context.Context, n int) {
 	if _, err := os.Stat("/sys/fs/cgroup/cpu/cgroup.procs"); err == nil {
 		roots = []string{"/sys/fs/cgroup/cpu", "/sys/fs/cgroup/memory", "/sys/fs/cgroup/unified"}
 	}
-	c := exec.CommandContext(ctx, "sleep", "1")
+	c := exec.CommandContext(ctx, "sleep", "0.1")
 	if c.Start() != nil {
 		return
 	}

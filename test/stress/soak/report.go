@@ -14,9 +14,9 @@ import (
 	"huatuo/internal/signal"
 )
 
-// warm is the part of the run that is not judged: caches fill, and the heap
-// finds its size.
-const warm = 0.25
+// warm is the part of the run that is not judged: caches fill, the heap finds
+// its size, and the store the number of series that it may hold.
+const warm = 1.0 / 3
 
 // quantity is something that must not grow.
 type quantity struct {
@@ -35,12 +35,12 @@ func (q *quantity) flat() bool { return q.grown <= q.slack }
 type report struct {
 	d          time.Duration
 	points     []point
-	final      point
+	final      [3]point
 	trouble    []string
 	quantities []*quantity
 }
 
-func newReport(d time.Duration, points []point, final point, trouble []string) *report {
+func newReport(d time.Duration, points []point, final [3]point, trouble []string) *report {
 	r := &report{d: d, points: points, final: final, trouble: trouble, quantities: []*quantity{
 		// Go returns memory to the kernel in its own time: some per cent up or
 		// down within a run are the collector's, not a leak.
@@ -69,7 +69,7 @@ func (r *report) ok() bool {
 			return false
 		}
 	}
-	return settled(r.final.accounts)
+	return lawful(r.final)
 }
 
 func (r *report) page() string {
@@ -116,10 +116,10 @@ func (r *report) verdict(b *strings.Builder) {
 		fmt.Fprintf(b, "| %s | %.1f%s | %.1f%s | %+.1f%s | %.0f%s | %s |\n", q.name, q.line.mean/q.scale, u, q.line.noise/q.scale, u, zero(q.grown/q.scale), u, q.slack/q.scale, u, v)
 	}
 	law := "holds"
-	if !settled(r.final.accounts) {
+	if !lawful(r.final) {
 		law = "**does not hold**"
 	}
-	fmt.Fprintf(b, "\nThe conservation law (observed = dropped + routed, and routed = delivered + dropped + failed in each sink) %s once the load has stopped.\n", law)
+	fmt.Fprintf(b, "\nThe conservation law (observed = dropped + routed, and routed = delivered + dropped + failed in each sink) %s.\n", law)
 }
 
 // zero keeps a minus sign from what is shown as 0.
@@ -162,7 +162,7 @@ func totals(accounts []signal.Account) (observed, dropped uint64) {
 
 func (r *report) accounts(b *strings.Builder) {
 	b.WriteString("\n## Accounts at the end\n\n| probe | observed | dropped, by reason | routed | kept in the store | dropped or failed there |\n|---|---|---|---|---|---|\n")
-	for _, a := range r.final.accounts {
+	for _, a := range r.final[2].accounts {
 		var why []string
 		for _, k := range slices.Sorted(maps.Keys(a.Dropped)) {
 			if a.Dropped[k] > 0 {

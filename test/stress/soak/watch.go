@@ -104,29 +104,43 @@ func (p *point) process(pid int) error {
 	return err
 }
 
-// settle waits until nothing is on its way any more, for at most 30 s.
-func (a *agent) settle(ctx context.Context) (p point, err error) {
-	for range 30 {
-		if p, err = a.look(ctx); err != nil || settled(p.accounts) {
-			return p, err
+// settle looks three times, two seconds apart: events may still come from
+// elsewhere, so that no one look finds the agent at rest.
+func (a *agent) settle(ctx context.Context) (ps [3]point, err error) {
+	for i := range ps {
+		time.Sleep(2 * time.Second)
+		if ps[i], err = a.look(ctx); err != nil {
+			return ps, err
 		}
-		time.Sleep(time.Second)
 	}
-	return p, nil
+	return ps, nil
 }
 
-func settled(accounts []signal.Account) bool {
-	for _, acc := range accounts {
-		if !acc.Balanced() {
+// lawful tells whether every event that was observed at the second look is
+// accounted for: no fewer than were routed or dropped at the look before, no
+// more than at the one after.
+func lawful(ps [3]point) bool {
+	early, late := map[string]uint64{}, map[string]uint64{}
+	for _, a := range ps[0].accounts {
+		early[a.Probe] = accounted(a)
+	}
+	for _, a := range ps[2].accounts {
+		late[a.Probe] = accounted(a)
+	}
+	for _, a := range ps[1].accounts {
+		if a.Observed < early[a.Probe] || a.Observed > late[a.Probe] {
 			return false
-		}
-		for _, s := range acc.Sinks {
-			if s.Queued > 0 {
-				return false
-			}
 		}
 	}
 	return true
+}
+
+func accounted(a signal.Account) uint64 {
+	n := a.Routed
+	for _, d := range a.Dropped {
+		n += d
+	}
+	return n
 }
 
 // lines keeps the agent's log.
