@@ -77,7 +77,7 @@ func choose(all []kernel, words []string) ([]kernel, error) {
 
 // modules that tests need where a kernel does not have them built in, each
 // loaded with what it depends on.
-var modules = []string{"loop", "fuse", "brd", "veth", "nf_tables", "nft_counter", "nft_compat", "xt_tcpudp"}
+var modules = []string{"loop", "fuse", "brd", "veth", "sch_tbf", "nf_tables", "nft_counter", "nft_compat", "xt_tcpudp", "xt_statistic"}
 
 // optional are modules that some kernels have not: as part of another.
 var optional = []string{"nft_counter"} // in nf_tables since 023223dfbfb3, v5.18
