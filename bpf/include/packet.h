@@ -149,7 +149,10 @@ static __always_inline void ht_parse_sock(bool btf, struct ht_packet *p, struct 
 	p->ports = p->proto == IPPROTO_TCP || p->proto == IPPROTO_UDP;
 }
 
-/* @p must be zero. @sk, a full socket of the packet or NULL, helps when the packet has no header. */
+/*
+ * @p must be zero. @sk, a full socket of the packet or NULL, helps when the
+ * packet has no header; it need not be a pointer that the verifier trusts.
+ */
 static __always_inline void ht_parse(bool btf, struct ht_packet *p, struct sk_buff *skb, struct sock *sk)
 {
 	const u8 *at = HT_READ(btf, skb, head) + HT_READ(btf, skb, network_header);
@@ -160,7 +163,7 @@ static __always_inline void ht_parse(bool btf, struct ht_packet *p, struct sk_bu
 	else if (p->eth == ETH_P_IPV6)
 		ht_parse_ipv6(p, at);
 	if (!p->version && sk)
-		ht_parse_sock(btf, p, sk);
+		ht_parse_sock(false, p, sk);
 }
 
 /*
@@ -181,9 +184,9 @@ static __always_inline s32 ht_classify(bool btf, struct sk_buff *skb, struct soc
 	if (eth == ETH_P_ARP)
 		return HT_PROTO_ARP;
 	if (sk) {
-		family = HT_READ(btf, sk, __sk_common.skc_family);
+		family = HT_READ(false, sk, __sk_common.skc_family);
 		if (family == AF_INET || family == AF_INET6)
-			return ht_proto_of(ht_sk_protocol(btf, sk));
+			return ht_proto_of(ht_sk_protocol(false, sk));
 		if (!eth)
 			return -1;
 	}

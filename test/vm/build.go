@@ -194,6 +194,9 @@ func script(k kernel, suites []suite) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "export HUATUO_TEST_HOOKS='%s' HUATUO_AGENT=/t/huatuo\n", strings.Join(k.hooks, " "))
 	for _, s := range suites {
+		if !k.runs(s.pkg) {
+			continue
+		}
 		fmt.Fprintf(&b, "TMPDIR=/var/tmp try %s /t/%s ./%s -test.v -test.timeout 100s -test.run '%s'\n", s.pkg, s.pkg, s.name(), s.run)
 	}
 	if len(k.smoke) > 0 {

@@ -18,6 +18,12 @@ type kernel struct {
 	// (raw_tp, tracepoint), that must work there.
 	hooks []string
 	smoke []string // tests of test/vm/smoke that make sense there
+	only  []string // beginnings of the packages whose tests make sense there; empty: all
+}
+
+// runs tells whether a package's tests make sense on k.
+func (k kernel) runs(pkg string) bool {
+	return len(k.only) == 0 || slices.ContainsFunc(k.only, func(p string) bool { return strings.HasPrefix(pkg, p) })
 }
 
 // matrix is what `make vmtest` runs: the oldest kernel of Debian that is still
@@ -41,7 +47,10 @@ func matrix() []kernel {
 // lab is what `make vmtest-lab` runs: a kernel that no distribution ships any
 // more, built by lab.sh, without BTF and without kprobes.
 func lab() []kernel {
-	return []kernel{{name: "lab-5.10", arch: "amd64", cgroup: "v1", cpus: 1, smoke: []string{"TestNoBTF"}}}
+	return []kernel{{name: "lab-5.10", arch: "amd64", cgroup: "v1", cpus: 1, smoke: []string{"TestNoBTF"},
+		// The tests of probes with programs want BTF: it is the smoke test that
+		// shows how the agent does without.
+		only: []string{"internal/kern/", "internal/enrich", "internal/symbol"}}}
 }
 
 // choose returns the kernels that a word of words names: by their own name,

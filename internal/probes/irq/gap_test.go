@@ -21,7 +21,7 @@ import (
 	"huatuo/internal/signal"
 )
 
-//go:generate clang-19 -target bpf -g -O2 -mcpu=v3 -I../../../bpf/include -Wall -Werror -c testdata/irqoff.c -o testdata/irqoff.o
+//go:generate clang-19 -target bpf -g -O2 -mcpu=v3 -fdebug-compilation-dir=. -fno-ident -I../../../bpf/include -Wall -Werror -c testdata/irqoff.c -o testdata/irqoff.o
 //go:generate llvm-strip-19 -g testdata/irqoff.o
 
 //go:embed testdata/irqoff.o

@@ -145,9 +145,9 @@ static __always_inline void describe_dev(bool btf, struct drop_wire *e, struct s
 		}
 	}
 	if (sk) {
-		net = HT_READ(btf, sk, __sk_common.skc_net.net);
+		net = HT_READ(false, sk, __sk_common.skc_net.net);
 		if (net)
-			e->netns = HT_READ(btf, net, ns.inum);
+			e->netns = HT_READ(false, net, ns.inum);
 	}
 }
 
@@ -187,7 +187,7 @@ static __always_inline int report(void *ctx, bool btf, struct sk_buff *skb, u64 
 	e->len = HT_READ(btf, skb, len);
 	e->queue = HT_READ(btf, skb, queue_mapping);
 	if (sk)
-		e->state = HT_READ(btf, sk, __sk_common.skc_state);
+		e->state = HT_READ(false, sk, __sk_common.skc_state);
 	ht_parse(btf, &e->packet, skb, sk);
 	describe_dev(btf, e, skb, sk);
 	describe_current(e);
@@ -206,7 +206,7 @@ static __always_inline int on_drop(void *ctx, bool btf, struct sk_buff *skb, u64
 
 	if (!sk)
 		sk = HT_READ(btf, skb, sk);
-	if (!ht_sk_full(btf, sk))
+	if (!ht_sk_full(false, sk))
 		sk = NULL;
 	proto = ht_classify(btf, skb, sk);
 	if (proto < 0)
@@ -217,13 +217,26 @@ static __always_inline int on_drop(void *ctx, bool btf, struct sk_buff *skb, u64
 	if (k.normal || is_quiet(reason))
 		return 0;
 	if (sk) {
-		cgroup = ht_sk_cgroup(btf, sk);
+		cgroup = ht_sk_cgroup(false, sk);
 		if (cgroup)
 			bump(&cgroups, &cgroup);
 	}
 	return report(ctx, btf, skb, location, reason, sk, cgroup);
 }
 
-HT_TP_FORM(kfree_skb, kfree_skb, on_drop, (struct sk_buff *)c[0], c[1], c[2], (struct sock *)c[3])
+/*
+ * rx_sk may be NULL, but until 6.13 the verifier believes that an argument of a
+ * tracepoint is not, and takes the check away. Read from the context by a helper
+ * it is a number: the check stays, and all of the socket is read by probe reads.
+ */
+static __always_inline struct sock *rx_sk_of(u64 *c)
+{
+	struct sock *sk = NULL;
+
+	bpf_probe_read_kernel(&sk, sizeof(sk), c + 3);
+	return sk;
+}
+
+HT_TP_FORM(kfree_skb, kfree_skb, on_drop, (struct sk_buff *)c[0], c[1], c[2], rx_sk_of(c))
 HT_TP_FORM(kfree_skb_3, kfree_skb, on_drop, (struct sk_buff *)c[0], c[1], c[2], NULL)
 HT_TP_FORM(kfree_skb_2, kfree_skb, on_drop, (struct sk_buff *)c[0], c[1], NO_REASON, NULL)
