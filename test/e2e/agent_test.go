@@ -90,7 +90,15 @@ func TestPromtool(t *testing.T) {
 func TestProbesRun(t *testing.T) {
 	a := start(t)
 	var list struct{ Probes []probe.Status }
-	a.json("/api/v1/probes", &list)
+	a.eventually(20*time.Second, "probes started", func() error {
+		a.json("/api/v1/probes", &list)
+		for _, p := range list.Probes {
+			if p.State == probe.Starting {
+				return fmt.Errorf("%s is starting", p.Name)
+			}
+		}
+		return nil
+	})
 	if len(list.Probes) < 12 {
 		t.Errorf("%d probes", len(list.Probes))
 	}
