@@ -82,12 +82,14 @@ type fakeEvents struct {
 	last signal.EventFilter
 	fail error
 	hang bool
+	slow time.Duration
 }
 
 func (e *fakeEvents) enter(ctx context.Context, f signal.EventFilter) error {
 	e.mu.Lock()
 	e.last = f
 	e.mu.Unlock()
+	time.Sleep(e.slow)
 	if e.hang {
 		<-ctx.Done()
 		return fmt.Errorf("scan: %w", ctx.Err())

@@ -26,6 +26,9 @@ const streamWrite = 10 * time.Second
 // away for longer gets a gap and can page through /events.
 const maxResume = 1000
 
+// resumePage is how many of them are read at a time.
+const resumePage = 100
+
 // stream serves /api/v1/events/stream.
 func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	f, after, err := streamParams(r)
@@ -95,36 +98,42 @@ func (s *Server) resume(ctx context.Context, out *sse, f signal.EventFilter, aft
 	s.awaitStored(ctx, older)
 	// Ids, not times: they tell the order in which events came, also when
 	// somebody has set the clock.
-	f.After, f.Before, f.Limit = after, older, maxPage
-	var missed []*signal.Document
-	more := false
-	for len(missed) < maxResume {
-		page, err := s.opt.Events.Events(ctx, f)
-		if ctx.Err() != nil {
+	f.After, f.Before, f.Limit = after, older, resumePage
+	// The store gives the newest first and the stream wants the oldest first.
+	// The pages are found first and read again, so that a stream never holds
+	// more than one: many readers may come back at the same time.
+	page, err := s.opt.Events.Events(ctx, f)
+	begins := []string{older}
+	for err == nil && page.Next != "" && len(begins) < maxResume/resumePage {
+		begins = append(begins, page.Next)
+		f.Before = page.Next
+		page, err = s.opt.Events.Events(ctx, f)
+	}
+	if err == nil && page.Next != "" {
+		f.Before = page.Next
+		err = out.gap(s.older(ctx, f))
+	}
+	for i := len(begins) - 1; ; i-- {
+		switch {
+		case ctx.Err() != nil:
 			return ctx.Err() // the client has gone
-		}
-		if err != nil {
+		case out.err != nil:
+			return out.err
+		case err != nil:
 			s.log.Warn("resume stream", "error", err)
 			return out.problem(err)
 		}
-		missed = append(missed, page.Events...)
-		more = page.Next != ""
-		if !more {
-			break
+		for _, d := range slices.Backward(page.Events) {
+			if err := out.document(d); err != nil {
+				return err
+			}
 		}
-		f.Before = page.Next
-	}
-	if more {
-		if err := out.gap(s.older(ctx, f)); err != nil {
-			return err
+		if i == 0 {
+			return nil
 		}
+		f.Before = begins[i-1]
+		page, err = s.opt.Events.Events(ctx, f)
 	}
-	for _, d := range slices.Backward(missed) {
-		if err := out.document(d); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // awaitStored waits until the store has the event that the ring begins with,
@@ -196,9 +205,17 @@ type sse struct {
 	w     http.ResponseWriter
 	rc    *http.ResponseController
 	limit time.Duration
+	last  string // id of the last document
+	err   error  // of the first write that failed
 }
 
+// document sends d, unless it was sent: what happens while a stream is resumed
+// may be in the store and in the queue. Ids tell, because they only grow.
 func (o *sse) document(d *signal.Document) error {
+	if d.ID <= o.last {
+		return nil
+	}
+	o.last = d.ID
 	b, err := json.Marshal(d)
 	if err != nil { // fields that are not JSON: the store's copy has the same
 		return o.gap(1)
@@ -221,8 +238,8 @@ func (o *sse) problem(err error) error {
 
 // write sends one event. JSON has no raw line break, so data is one line.
 func (o *sse) write(event, id, data string) error {
-	if err := o.rc.SetWriteDeadline(time.Now().Add(o.limit)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-		return err
+	if o.err != nil {
+		return o.err
 	}
 	text := ""
 	if id != "" {
@@ -231,7 +248,15 @@ func (o *sse) write(event, id, data string) error {
 	if event != "" {
 		text += "event: " + event + "\n"
 	}
-	if _, err := o.w.Write([]byte(text + data + "\n\n")); err != nil {
+	o.err = o.send(text + data + "\n\n")
+	return o.err
+}
+
+func (o *sse) send(text string) error {
+	if err := o.rc.SetWriteDeadline(time.Now().Add(o.limit)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return err
+	}
+	if _, err := o.w.Write([]byte(text)); err != nil {
 		return err
 	}
 	return o.rc.Flush()

@@ -249,6 +249,26 @@ func TestStreamResumeOvertakes(t *testing.T) {
 	}
 }
 
+// TestStreamResumeTwice: what comes while a stream is resumed is in the store
+// and in the queue, and is sent once.
+func TestStreamResumeTwice(t *testing.T) {
+	w, url := streaming(t)
+	w.events.docs = docs(0, 350) // four pages
+	w.events.slow = 20 * time.Millisecond
+	ch := listenTo(t, url, "Last-Event-ID", doc(0).ID)
+	opened(t, w.hub, 1)
+	live := docs(350, 360)
+	deliver(t, w.hub, live...)
+	w.events.keep(live...)
+	got := titles(t, ch, 359)
+	for i, s := range got {
+		if s != fmt.Sprint(i+1) {
+			t.Fatalf("event %d is %s", i+1, s)
+		}
+	}
+	silent(t, ch)
+}
+
 // TestStreamResumeWithoutStore loses what only a store could give, and lives on.
 func TestStreamResumeWithoutStore(t *testing.T) {
 	for name, change := range map[string]func(*world){
@@ -333,10 +353,10 @@ func TestHungReader(t *testing.T) {
 	}
 	fmt.Fprintf(c, "GET /api/v1/events/stream HTTP/1.1\r\nHost: %s\r\n\r\n", addr)
 	opened(t, w.hub, 1)
-	big := doc(0)
-	big.Fields = json.RawMessage(`"` + strings.Repeat("x", 1<<20) + `"`)
 	start := time.Now()
-	for range 16 {
+	for i := range 16 {
+		big := doc(i)
+		big.Fields = json.RawMessage(`"` + strings.Repeat("x", 1<<20) + `"`)
 		deliver(t, w.hub, big)
 	}
 	if d := time.Since(start); d > time.Second {

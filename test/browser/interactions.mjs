@@ -141,7 +141,7 @@ export const interactions = [
   {
     name: "workloads: sorted by any column, in both directions, by keyboard too",
     run: async ({ page, open }) => {
-      await open("#/workloads?last=1h");
+      await open("#/workloads?last=1h&sort=name");
       await page.waitForSelector(".worktable tbody tr");
       await page.click('th[data-col="wait"] button');
       await page.waitForFunction(() => document.querySelector('th[data-col="wait"]').getAttribute("aria-sort") === "descending");

@@ -14,6 +14,7 @@ async function newest(get, kind) {
 function colours(page, selector) {
   return page.evaluate((s) => {
     const c = document.querySelector(s);
+    if (!c || c.width === 0 || c.height === 0) return 0; // about to be drawn anew
     const { data } = c.getContext("2d").getImageData(0, 0, c.width, c.height);
     const seen = new Set();
     for (let i = 0; i < data.length; i += 4) if (data[i + 3] > 200) seen.add((data[i] << 16) | (data[i + 1] << 8) | data[i + 2]);
@@ -24,7 +25,11 @@ function colours(page, selector) {
 /** Waits until a chart has a line: the read-out of its legend is a number. */
 async function drawn(page, within) {
   await page.waitForFunction((s) => /\d/.test(document.querySelector(`${s} .legend .num`)?.textContent ?? ""), within);
-  const n = await colours(page, `${within} canvas`);
+  let n = 0;
+  for (let i = 0; i < 50 && n <= 3; i++) {
+    n = await colours(page, `${within} canvas`);
+    if (n <= 3) await page.waitForTimeout(100);
+  }
   assert(n > 3, `${within}: the canvas has ${n} colours`);
 }
 

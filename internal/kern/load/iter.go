@@ -17,8 +17,11 @@ func (o *Object) addIter(hook string, it *link.Iter) {
 
 // Iterate begins a walk of the iterator that is attached as hook: what its
 // program writes with bpf_seq_write() is read from the result until io.EOF. A
-// walk happens while it is read; close it in any case.
+// walk happens while it is read; close it in any case. It may be called from
+// another goroutine than Detach, after which there is nothing to walk.
 func (o *Object) Iterate(hook string) (io.ReadCloser, error) {
+	o.iterMu.Lock() // closing the link while it is opened could open another file
+	defer o.iterMu.Unlock()
 	it := o.iters[hook]
 	if it == nil {
 		return nil, fmt.Errorf("iterate %s: %w", hook, os.ErrNotExist)

@@ -43,11 +43,12 @@ type Object struct {
 	mu     sync.RWMutex // held for reading by what Guard made, for writing by Close
 	closed bool
 
-	maps  map[string]*ebpf.Map
-	progs []*ebpf.Program
-	links []link.Link
-	iters map[string]*link.Iter // by hook
-	hooks []HookState
+	maps   map[string]*ebpf.Map
+	progs  []*ebpf.Program
+	links  []link.Link
+	iterMu sync.Mutex
+	iters  map[string]*link.Iter // by hook
+	hooks  []HookState
 }
 
 // Loader loads one object in steps: New, constants and map sizes through
@@ -242,6 +243,9 @@ func (o *Object) Attached(hook string) bool {
 
 // Detach ends all hooks; maps stay readable.
 func (o *Object) Detach() {
+	o.iterMu.Lock()
+	defer o.iterMu.Unlock()
+	o.iters = nil
 	for _, l := range o.links {
 		l.Close()
 	}

@@ -95,8 +95,9 @@ func TestKernel(t *testing.T) {
 	user0, switches0 := read()
 	burned := burn(t, time.Second)
 	user1, switches1 := read()
-	// The tick samples: some ticks of slack. There is no upper bound, others run too.
-	if d := user1 - user0; d < burned.Seconds()-0.1 {
+	// The tick samples, and a virtual machine loses ticks while its host runs
+	// others. There is no upper bound, others run too.
+	if d := user1 - user0; d < burned.Seconds()/4 {
 		t.Errorf("burned %s of user time, huatuo_cpu_seconds_total moved by %g s", burned, d)
 	}
 	if switches1 <= switches0 {

@@ -135,6 +135,7 @@ func client(t *testing.T, s *netpair.Side, cg *probetest.Cgroup, what string) (p
 
 // TestKernel asks a small name server, by each kind of hook and ring.
 func TestKernel(t *testing.T) {
+	probetest.NeedDefaultHierarchy(t)
 	for _, kind := range []string{load.TPBTF, load.RawTP} {
 		for _, ring := range []string{"ringbuf", "perf"} {
 			t.Run(kind+"/"+ring, func(t *testing.T) {

@@ -126,6 +126,7 @@ func newPair(t *testing.T) *netpair.Pair {
 
 // TestKernel sends messages to a reader that is late, by each kind of hook and ring.
 func TestKernel(t *testing.T) {
+	probetest.NeedDefaultHierarchy(t)
 	for _, kind := range []string{load.TPBTF, load.RawTP} {
 		for _, ring := range []string{"ringbuf", "perf"} {
 			t.Run(kind+"/"+ring, func(t *testing.T) {

@@ -215,7 +215,7 @@ static __always_inline int on_switch(void *ctx, bool btf, bool preempt, struct t
 	since = c->since;
 	c->since = now;
 	/* A shorter stay cannot be the culprit of a stall; idle ones tell that the victim was throttled. */
-	if (now - since >= HT_GET(stall_ns) >> 4) {
+	if (now - since >= HT_GET(stall_ns) >> 5) {
 		describe_run(&c->runs[c->next & (RUNS - 1)], btf, prev, now, since);
 		c->next++;
 	}

@@ -67,6 +67,13 @@ func TestDecode(t *testing.T) {
 		t.Error("a short sample decodes")
 	}
 
+	turns := sample()
+	turns.Prev.Ns, turns.Runs[0].Ns = 3_000_000, 3_000_000
+	turns.Runs[1] = bpfRun{}
+	if r, _ := decode(bytesOf(turns), at); !strings.Contains(r.Title, "short turns, hogB (pid 20) the longest") {
+		t.Errorf("many short turns: %q", r.Title)
+	}
+
 	idle := sample()
 	idle.Prev = bpfRun{End: idle.Ts, Ns: 70_000_000}
 	idle.Runs = [8]bpfRun{idle.Prev}

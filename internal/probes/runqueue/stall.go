@@ -115,6 +115,8 @@ func (b *SchedStall) title(p signal.Process) string {
 	switch {
 	case b.IdleSeconds > b.WaitSeconds/2:
 		return who + ", which was idle: its group was throttled, or it waited on another CPU"
+	case b.CulpritSeconds > 0 && b.CulpritSeconds < b.WaitSeconds/10:
+		return fmt.Sprintf("%s, which many tasks shared in short turns, %s (pid %d) the longest", who, b.Culprit.Process.Comm, b.Culprit.Process.PID)
 	case b.CulpritSeconds > 0:
 		return fmt.Sprintf("%s while %s (pid %d) had it for %s", who, b.Culprit.Process.Comm, b.Culprit.Process.PID, round(b.CulpritSeconds))
 	default:
