@@ -45,8 +45,11 @@ struct {
 	__type(value, u64);
 } ht_stats SEC(".maps");
 
-/* 512 KiB: 300 events of 1.7 KB (the largest, with three stacks) between two drains. */
-#define HT_RING_BYTES (512 * 1024)
+/*
+ * 128 KiB: 75 events of 1.7 KB (the largest, with three stacks) between two
+ * drains. The loader makes it larger where there are many CPUs.
+ */
+#define HT_RING_BYTES (128 * 1024)
 
 struct {
 #ifdef HT_LEGACY

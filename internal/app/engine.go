@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -87,7 +88,7 @@ func NewEngine(cfg *config.Config, specs []probe.Spec, log *slog.Logger) (*Engin
 	e.pipe = pipe.New(pipe.Options{Log: log, Host: e.hostID, Region: cfg.Host.Region, Queue: cfg.Pipe.Queue, Enrich: e.complete})
 	e.gather = pipe.NewGatherer(pipe.GatherOptions{Log: log, Labels: e.enrich.Labels, Pipe: e.pipe})
 	env := probe.Env{Root: cfg.Host.Root, Kernel: e.kernel, Rings: e.rings, Layout: e.cgroup, Cgroups: e.index, Now: time.Now, Clock: clk.Mono,
-		Symbol: func(ip uint64) string { s, _ := e.ksyms.Lookup(ip); return s.Name }}
+		Symbol: e.symbol.Function}
 	e.super = newSupervisor(log, env, e.pipe, e.gather, specs)
 	return e, nil
 }
@@ -223,7 +224,7 @@ func (e *Engine) Settle(ctx context.Context) {
 }
 
 // warm reads the kernel's symbols once the probes run, so that the first stack
-// does not wait for them.
+// does not wait for them, and gives back what was needed to start.
 func (e *Engine) warm(ctx context.Context) {
 	e.Settle(ctx)
 	if ctx.Err() != nil {
@@ -232,6 +233,8 @@ func (e *Engine) warm(ctx context.Context) {
 	if err := e.ksyms.Load(); err != nil {
 		e.log.Warn("kernel stacks have no names", "err", err)
 	}
+	e.kernel.Release()
+	debug.FreeOSMemory()
 }
 
 // Statuses returns every probe's status.

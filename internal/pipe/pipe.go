@@ -16,6 +16,8 @@ package pipe
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"sort"
 	"sync"
 	"time"
@@ -70,6 +72,7 @@ type account struct {
 	broken  uint64 // could not be made a document
 	routed  uint64
 	loss    func() probe.Loss
+	run     int        // how often loss was replaced
 	base    probe.Loss // of earlier runs of the probe
 	sinks   []sinkCount
 }
@@ -140,6 +143,7 @@ func (p *Pipe) setLoss(a *account, f func() probe.Loss) {
 		a.base.Dropped[why] += n
 	}
 	a.loss = f
+	a.run++
 }
 
 func (p *Pipe) emit(a *account, r *signal.Record) {
@@ -217,26 +221,38 @@ func (p *Pipe) route(it item) {
 // Accounts returns the account of every probe, by name.
 func (p *Pipe) Accounts() []signal.Account {
 	p.mu.Lock()
-	loss := make(map[*account]func() probe.Loss, len(p.accounts))
-	for _, a := range p.accounts {
-		loss[a] = a.loss
-	}
+	all := slices.Collect(maps.Values(p.accounts))
 	p.mu.Unlock()
-	out := make([]signal.Account, 0, len(loss))
-	for a, f := range loss {
-		var l probe.Loss
-		if f != nil {
-			l = f() // reads BPF maps: not under the lock
-		}
-		out = append(out, p.accountOf(a, l, f != nil))
+	out := make([]signal.Account, 0, len(all))
+	for _, a := range all {
+		out = append(out, p.read(a))
 	}
 	sort.Slice(out, func(i, j int) bool { return out[i].Probe < out[j].Probe })
 	return out
 }
 
+// read reads an account. A probe may be started anew meanwhile: what its last
+// run had counted must then not be counted twice.
+func (p *Pipe) read(a *account) signal.Account {
+	for {
+		p.mu.Lock()
+		f, run := a.loss, a.run
+		p.mu.Unlock()
+		var l probe.Loss
+		if f != nil {
+			l = f() // reads BPF maps: not under the lock
+		}
+		p.mu.Lock()
+		if a.run == run {
+			defer p.mu.Unlock()
+			return p.accountOf(a, l, f != nil)
+		}
+		p.mu.Unlock()
+	}
+}
+
+// accountOf puts an account together. Called with mu held.
 func (p *Pipe) accountOf(a *account, l probe.Loss, counts bool) signal.Account {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	out := signal.Account{Probe: a.name, Dropped: map[string]uint64{}, Routed: a.routed}
 	out.Observed = a.base.Observed + l.Observed
 	if !counts {

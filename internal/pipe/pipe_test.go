@@ -223,6 +223,37 @@ func TestEnrichAndIdentity(t *testing.T) {
 	}
 }
 
+// TestAccountsWhileProbesRestart: what a run has counted is counted once, also
+// by who reads the accounts while the next run begins.
+func TestAccountsWhileProbesRestart(t *testing.T) {
+	p := New(Options{Log: quiet()})
+	_, lost := p.Probe("x")
+	const runs, each = 2000, 10
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range runs {
+			lost(func() probe.Loss { return probe.Loss{Observed: each, Dropped: map[string]uint64{"full": each}} })
+		}
+	}()
+	last := uint64(0)
+	for ended := false; !ended; {
+		select {
+		case <-done:
+			ended = true
+		default:
+		}
+		a := p.Accounts()[0]
+		if a.Observed < last || a.Observed > runs*each || a.Observed != a.Dropped["full"] {
+			t.Fatalf("observed %d after %d: %+v", a.Observed, last, a)
+		}
+		last = a.Observed
+	}
+	if last != runs*each {
+		t.Errorf("observed %d, want %d", last, runs*each)
+	}
+}
+
 func TestQueueDropsOldest(t *testing.T) {
 	q := newQueue[int](3)
 	for i := range 5 {

@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"sort"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // keepAside is how many things that were set aside are kept as evidence; older
@@ -58,4 +60,19 @@ func pruneAside(dir string, log *slog.Logger) {
 		}
 		times = times[1:]
 	}
+}
+
+// repaired tells whether the TSDB had to cut its WAL when it was opened. Its
+// own metrics are the only place where it says so.
+func repaired(reg prometheus.Gatherer) bool {
+	families, err := reg.Gather()
+	if err != nil {
+		return false
+	}
+	for _, f := range families {
+		if f.GetName() == "prometheus_tsdb_wal_corruptions_total" {
+			return f.GetMetric()[0].GetCounter().GetValue() > 0
+		}
+	}
+	return false
 }

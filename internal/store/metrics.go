@@ -163,21 +163,6 @@ func (m *metrics) tryOpen() (db *tsdb.DB, err error) {
 	return db, err
 }
 
-// repaired tells whether the TSDB had to cut its WAL when it was opened. Its
-// own metrics are the only place where it says so.
-func repaired(reg prometheus.Gatherer) bool {
-	families, err := reg.Gather()
-	if err != nil {
-		return false
-	}
-	for _, f := range families {
-		if f.GetName() == "prometheus_tsdb_wal_corruptions_total" {
-			return f.GetMetric()[0].GetCounter().GetValue() > 0
-		}
-	}
-	return false
-}
-
 // asideBlocksWithoutMeta sets aside the blocks that the TSDB would leave on
 // the disk for ever, unread and outside of retention.
 func (m *metrics) asideBlocksWithoutMeta() {

@@ -114,6 +114,13 @@ func (r *Resolver) Kernel(ips []uint64) []signal.Frame {
 	return frames[hookFrames(frames):]
 }
 
+// Function names the kernel function at an address, "" when none is known. The
+// name does not hold on to the table that it comes from.
+func (r *Resolver) Function(ip uint64) string {
+	sym, _ := r.kernel.Lookup(ip)
+	return r.names.plain(sym.Name)
+}
+
 // callSite returns the address to look up for entry i of a stack. All but the
 // innermost are return addresses, which point behind the call: after a call
 // that never returns, that is the next function already.

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
 	"huatuo/internal/kern/ksym"
@@ -63,6 +64,26 @@ ffffffff81001300 T bpf_trace_run4
 	f := New(Options{Proc: proc}).Kernel([]uint64{0xffffffff81000004})
 	if f[0].Missing != "kernel symbols not readable" {
 		t.Errorf("hidden: %+v", f)
+	}
+}
+
+// TestNamesLetGoOfTables: a table of the kernel's symbols has 4 MB, and is read
+// anew when BPF programs come and go; a name in an event that is kept must not
+// keep it all.
+func TestNamesLetGoOfTables(t *testing.T) {
+	proc := t.TempDir()
+	write(t, filepath.Join(proc, "kallsyms"), "ffffffff81000000 T schedule\nffffffff81002000 T _etext\n")
+	k := ksym.New(proc)
+	r := New(Options{Proc: proc, Kernel: k})
+	const ip = 0xffffffff81000004
+	sym, _ := k.Lookup(ip)
+	for what, name := range map[string]string{"Function": r.Function(ip), "Kernel": r.Kernel([]uint64{ip})[0].Function} {
+		if name != "schedule" || unsafe.StringData(name) == unsafe.StringData(sym.Name) {
+			t.Errorf("%s gives %q in the memory of the table", what, name)
+		}
+	}
+	if name := r.Function(0x400000); name != "" {
+		t.Errorf("%q is no function of the kernel", name)
 	}
 }
 

@@ -24,15 +24,7 @@ func TestManyCgroups(t *testing.T) {
 	before := usageOf(t, a.pid)
 
 	groups := pick(600, 1000)
-	for i := range groups {
-		cg := probetest.NewCgroup(t, fmt.Sprintf("huatuo-stress-%d-%04d", os.Getpid(), i))
-		c := exec.Command(load, "tick", "500")
-		if err := c.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { c.Process.Kill(); c.Wait() })
-		cg.Add(t, c.Process.Pid)
-	}
+	occupy(t, load, groups)
 	eventually(t, 25*time.Second, "the groups have series", func() error {
 		_, body := a.get("/metrics")
 		if n := strings.Count(body, "\nhuatuo_container_memory_usage_bytes{"); n < labelled*9/10 {
@@ -48,15 +40,7 @@ func TestManyCgroups(t *testing.T) {
 		took = append(took, time.Since(began))
 		time.Sleep(300 * time.Millisecond)
 	}
-	own := map[string]bool{}
-	other := false
-	for line := range strings.Lines(body) {
-		if _, unit, ok := strings.Cut(line, `unit="/huatuo-stress-`); ok {
-			unit, _, _ = strings.Cut(unit, `"`)
-			own[unit] = true
-		}
-		other = other || strings.Contains(line, `container="other"`)
-	}
+	own, other := labelsIn(body)
 	if len(own) > labelled || len(own) < labelled*3/4 || !other {
 		t.Errorf("%d groups have labels of their own, want close to %d; other: %v", len(own), labelled, other)
 	}
@@ -83,6 +67,34 @@ func TestManyCgroups(t *testing.T) {
 	t.Logf("%d groups: %d with own labels, %v → %v series, scrape of %d kB in %v, %.1f %% of a core; %v → %v",
 		groups, len(own), seriesBefore, series, len(body)/1000, quantile(took, 0.5).Round(time.Millisecond), 100*ratio, before, after)
 	a.stop()
+}
+
+// occupy makes n control groups with a process in each, until the test's end.
+func occupy(t *testing.T, load string, n int) {
+	t.Helper()
+	for i := range n {
+		cg := probetest.NewCgroup(t, fmt.Sprintf("huatuo-stress-%d-%04d", os.Getpid(), i))
+		c := exec.Command(load, "tick", "500")
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+		cg.Add(t, c.Process.Pid)
+	}
+}
+
+// labelsIn finds the groups that have series of their own in an exposition, and
+// whether some have not.
+func labelsIn(body string) (own map[string]bool, other bool) {
+	own = map[string]bool{}
+	for line := range strings.Lines(body) {
+		if _, unit, ok := strings.Cut(line, `unit="/huatuo-stress-`); ok {
+			unit, _, _ = strings.Cut(unit, `"`)
+			own[unit] = true
+		}
+		other = other || strings.Contains(line, `container="other"`)
+	}
+	return own, other
 }
 
 // TestForkStorm makes 5,000 processes a second that exit at once.

@@ -224,19 +224,26 @@ func stepClock(t *testing.T, step time.Duration) {
 			t.Fatalf("resumed: event %d is %+v, want %s", i, m, id)
 		}
 	}
+	a.checkSpans(spans)
+	t.Logf("step %v and back: %d events in order", step, len(order))
+}
+
+// checkSpans: there is history of each span of time, no sample was refused, and
+// nothing was set aside.
+func (a *agent) checkSpans(spans [][2]time.Time) {
+	a.t.Helper()
 	for _, span := range spans {
 		d := int(span[1].Sub(span[0]).Seconds())
 		n, ok := a.query(fmt.Sprintf("count_over_time(huatuo_load_average{window=\"1m\"}[%ds] @ %d)", d, span[1].Unix()))
 		if !ok || n < 2 {
-			t.Errorf("%v samples in the %d s before %v", n, d, span[1])
+			a.t.Errorf("%v samples in the %d s before %v", n, d, span[1])
 		}
 	}
 	st := a.system().Store
 	old, _ := a.metric(`huatuo_store_refused_samples_total{reason="too_old"}`)
 	if st.Error != "" || st.SetAside > 0 || old > 0 {
-		t.Errorf("store %+v, %v samples too old", st, old)
+		a.t.Errorf("store %+v, %v samples too old", st, old)
 	}
-	t.Logf("step %v and back: %d events in order, %v samples too old", step, len(order), old)
 }
 
 // setClock moves the wall clock by d.

@@ -34,6 +34,35 @@ func (a *agent) deaf(ctx context.Context) (net.Conn, error) {
 	return c, err
 }
 
+// hang opens n streams that are never read, and more as long as there is room
+// for another.
+func (a *agent) hang(n int) {
+	a.t.Helper()
+	open := func() {
+		c, err := a.deaf(a.t.Context())
+		if err != nil {
+			a.t.Fatal(err)
+		}
+		a.t.Cleanup(func() { c.Close() })
+	}
+	for range n {
+		open()
+	}
+	eventually(a.t, 5*time.Second, "all streams are open", func() error {
+		s, err := a.follow(a.t.Context(), "")
+		if err == nil {
+			s.close() // the one that it kept out, if any, has been refused
+			open()
+			return errors.New("there was room for one more")
+		}
+		var no *refused
+		if !errors.As(err, &no) || no.code != 503 || no.retryAfter == "" {
+			return fmt.Errorf("refused with %v", err)
+		}
+		return nil
+	})
+}
+
 // hearing follows the stream and notes how old each event is when it arrives.
 type hearing struct {
 	mu    sync.Mutex
@@ -102,25 +131,7 @@ func TestHungClients(t *testing.T) {
 	defer good.close()
 	var h hearing
 	go h.listen(a, good)
-	for range 63 {
-		c, err := a.deaf(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-	}
-	eventually(t, 5*time.Second, "all streams are open", func() error {
-		s, err := a.follow(t.Context(), "")
-		if err == nil {
-			s.close()
-			return errors.New("there is room for one more")
-		}
-		var no *refused
-		if !errors.As(err, &no) || no.code != 503 || no.retryAfter == "" {
-			return fmt.Errorf("refused with %v", err)
-		}
-		return nil
-	})
+	a.hang(63)
 	top := peak(t, a.pid)
 	ctx, cancel := context.WithTimeout(t.Context(), pick(12*time.Second, 30*time.Second))
 	took := a.asks(ctx)

@@ -197,10 +197,24 @@ func script(k kernel, suites []suite) string {
 		if !k.runs(s.pkg) {
 			continue
 		}
-		fmt.Fprintf(&b, "TMPDIR=/var/tmp try %s /t/%s ./%s -test.v -test.timeout 100s -test.run '%s'\n", s.pkg, s.pkg, s.name(), s.run)
+		fmt.Fprintf(&b, "TMPDIR=/var/tmp try %s /t/%s ./%s -test.v -test.timeout 100s -test.run '%s' -test.skip '%s'\n", s.pkg, s.pkg, s.name(), s.run, k.skip(s.pkg))
 	}
 	if len(k.smoke) > 0 {
 		fmt.Fprintf(&b, "try %s /t/smoke ./smoke.test -test.v -test.timeout 100s -test.run '^(%s)$'\n", smokePkg, strings.Join(k.smoke, "|"))
 	}
 	return b.String()
+}
+
+// skip is what of a package is left out on k.
+func (k kernel) skip(pkg string) string {
+	var out []string
+	if !k.rungs {
+		out = append(out, doubled)
+	}
+	for _, e := range excluded {
+		if e.pkg == pkg {
+			out = append(out, e.test)
+		}
+	}
+	return strings.Join(out, "|")
 }

@@ -40,14 +40,16 @@ type Options struct {
 // Kernel is the running kernel as a loader of BPF sees it. It is safe for
 // concurrent use.
 type Kernel struct {
-	types   *btf.Spec // nil: no BTF, programs that need CO-RE cannot be loaded
-	typesOf string    // "kernel", a path, or why there are none
-	cache   *btf.Cache
-	ring    bool
-	legacy  string // why the legacy flavour is taken; empty: it is not
-	subsys  int32
-	memlock error // why this process may lock no more memory
-	opts    Options
+	typesMu  sync.Mutex
+	released bool
+	types    *btf.Spec // nil: no BTF, programs that need CO-RE cannot be loaded
+	typesOf  string    // "kernel", a path, or why there are none
+	cache    *btf.Cache
+	ring     bool
+	legacy   string // why the legacy flavour is taken; empty: it is not
+	subsys   int32
+	memlock  error // why this process may lock no more memory
+	opts     Options
 
 	permit sync.Once
 	denied error // why this process may load no program
@@ -102,7 +104,32 @@ func (k *Kernel) Ring() string {
 }
 
 // Types returns the kernel's type information, nil when there is none.
-func (k *Kernel) Types() *btf.Spec { return k.types }
+func (k *Kernel) Types() *btf.Spec {
+	s, _ := k.typesAndCache()
+	return s
+}
+
+// Release gives back the memory that the type information takes, some 10 MB.
+// It is read again when it is needed: when a probe is loaded later.
+func (k *Kernel) Release() {
+	k.typesMu.Lock()
+	defer k.typesMu.Unlock()
+	if k.types != nil {
+		k.types, k.cache, k.released = nil, btf.NewCache(), true
+	}
+}
+
+func (k *Kernel) typesAndCache() (*btf.Spec, *btf.Cache) {
+	k.typesMu.Lock()
+	defer k.typesMu.Unlock()
+	if k.released {
+		k.released = false
+		if err := k.loadTypes(); err != nil {
+			k.types = nil // the file of Options.BTF has gone: programs will say that there are no types
+		}
+	}
+	return k.types, k.cache
+}
 
 func (k *Kernel) loadTypes() error {
 	if k.opts.BTF == "" {
@@ -160,11 +187,12 @@ func findBTF(path string) (string, error) {
 // controllerIndex returns the value of enum cgroup_subsys_id for a v1
 // controller, which depends on the kernel's configuration, or -1.
 func (k *Kernel) controllerIndex(name string) int32 {
-	if k.types == nil {
+	types := k.Types()
+	if types == nil {
 		return -1
 	}
 	var e *btf.Enum
-	if err := k.types.TypeByName("cgroup_subsys_id", &e); err != nil {
+	if err := types.TypeByName("cgroup_subsys_id", &e); err != nil {
 		return -1
 	}
 	for _, v := range e.Values {

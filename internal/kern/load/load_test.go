@@ -307,6 +307,32 @@ func TestKernelSupports(t *testing.T) {
 	}
 }
 
+// TestKernelRelease: types that were given back are read again when needed.
+func TestKernelRelease(t *testing.T) {
+	k := open(t, Options{})
+	if k.Types() == nil {
+		t.Skip("needs a kernel with BTF")
+	}
+	k.Release()
+	k.Release()
+	o, err := attachAll(t, k, Hook{Name: "prctl", Programs: []string{"p_btf", "p_raw"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.Close()
+	if k.Types() == nil || k.TracepointArgs("sched_switch") < 3 {
+		t.Error("no types after they were given back")
+	}
+}
+
+func TestRingBytes(t *testing.T) {
+	for cpus, want := range map[int]uint32{1: 32 << 10, 2: 64 << 10, 3: 128 << 10, 16: 512 << 10, 32: 1 << 20, 256: 1 << 20} {
+		if got := ringBytes(cpus); got != want {
+			t.Errorf("%d CPUs: %d bytes, want %d", cpus, got, want)
+		}
+	}
+}
+
 func TestOpenErrors(t *testing.T) {
 	for _, c := range []struct {
 		o    Options

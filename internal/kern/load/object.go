@@ -3,6 +3,7 @@ package load
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 
@@ -70,6 +71,9 @@ func (k *Kernel) New(spec *ebpf.CollectionSpec) (*Loader, error) {
 	if err := l.Set("ht_cgroup_subsys", k.subsys); err != nil {
 		return nil, err
 	}
+	if m := spec.Maps["ht_events"]; m != nil && m.Type == ebpf.RingBuf && k.ring {
+		m.MaxEntries = max(m.MaxEntries, ringBytes(runtime.NumCPU()))
+	}
 	if m := spec.Maps["ht_events"]; m != nil && m.Type == ebpf.RingBuf && !k.ring {
 		m.Type, m.MaxEntries, m.KeySize, m.ValueSize = ebpf.PerfEventArray, 0, 4, 4
 		m.Key, m.Value = nil, nil
@@ -133,8 +137,9 @@ func (l *Loader) makeMaps(o *Object) error {
 }
 
 func (l *Loader) options(maps map[string]*ebpf.Map) ebpf.CollectionOptions {
-	o := ebpf.CollectionOptions{MapReplacements: maps, Cache: l.kernel.cache}
-	o.Programs.KernelTypes = l.kernel.types
+	types, cache := l.kernel.typesAndCache()
+	o := ebpf.CollectionOptions{MapReplacements: maps, Cache: cache}
+	o.Programs.KernelTypes = types
 	return o
 }
 
@@ -188,7 +193,7 @@ func (l *Loader) attachHook(o *Object, h Hook) (HookState, error) {
 }
 
 func (l *Loader) loadAndAttach(o *Object, spec *ebpf.ProgramSpec) (*ebpf.Program, link.Link, error) {
-	if l.kernel.types == nil && needsTypes(spec) {
+	if l.kernel.Types() == nil && needsTypes(spec) {
 		return nil, nil, errNoBTF
 	}
 	one := *l.Spec
@@ -279,4 +284,14 @@ func (o *Object) Close() {
 		m.Close()
 	}
 	o.progs = nil
+}
+
+// ringBytes is the size of a ring for so many CPUs: 32 KiB for each, which is
+// what the rate limits let through at once, a power of two, and 1 MiB at most.
+func ringBytes(cpus int) uint32 {
+	n := uint32(32 * 1024)
+	for n < uint32(min(cpus, 32))*32*1024 {
+		n *= 2
+	}
+	return n
 }

@@ -9,11 +9,15 @@ import "github.com/cilium/ebpf/btf"
 // Stable kernels take over changes of arguments, so that the version of a
 // kernel does not tell.
 func (k *Kernel) TracepointArgs(name string) int {
-	if k == nil || k.types == nil {
+	var types *btf.Spec
+	if k != nil {
+		types = k.Types()
+	}
+	if types == nil {
 		return 0
 	}
 	var t *btf.Typedef
-	if err := k.types.TypeByName("btf_trace_"+name, &t); err != nil {
+	if err := types.TypeByName("btf_trace_"+name, &t); err != nil {
 		return 0
 	}
 	p, ok := btf.UnderlyingType(t).(*btf.Pointer)
