@@ -138,7 +138,7 @@ func refused(t *testing.T, env *probetest.Env, s *netpair.Side) {
 	for end := time.Now().Add(5 * time.Second); len(refusals(env, s)) < 20 && time.Now().Before(end); {
 		time.Sleep(20 * time.Millisecond)
 	}
-	time.Sleep(150 * time.Millisecond) // one more would come now
+	time.Sleep(400 * time.Millisecond) // one more would come now
 	got := refusals(env, s)
 	if len(got) != 20 {
 		t.Fatalf("%d drops, want 20", len(got))
