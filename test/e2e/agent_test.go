@@ -142,9 +142,12 @@ func TestStartStop(t *testing.T) {
 	}
 	time.Sleep(time.Second)
 	b := startIn(t, data)
-	if n, ok := b.query("count_over_time(huatuo_memory_total_bytes[5m])"); !ok || n < 2 {
-		t.Errorf("%v samples after the restart, %v", n, ok)
-	}
+	b.eventually(10*time.Second, "history of both runs", func() error {
+		if n, ok := b.query("count_over_time(huatuo_memory_total_bytes[5m])"); !ok || n < 2 {
+			return fmt.Errorf("%v samples after the restart, %v", n, ok)
+		}
+		return nil
+	})
 }
 
 // TestTwoAgents: a second agent on the same port or the same store says what to do.

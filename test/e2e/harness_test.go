@@ -233,30 +233,58 @@ func (a *agent) query(expr string) (float64, bool) {
 	return v, true
 }
 
-// balanced waits until observed = delivered + Σ dropped holds for every probe
-// with nothing on the way.
-func (a *agent) balanced() []signal.Account {
+// balanced checks the conservation law of every probe: what one reading says was
+// observed is, a moment later, dropped for a reason or routed, and what was
+// routed is delivered, dropped or failed; and nothing is counted twice. It holds
+// also while other events keep coming.
+func (a *agent) balanced() {
 	a.t.Helper()
-	var sys struct{ Accounts []signal.Account }
-	a.eventually(10*time.Second, "conservation law", func() error {
-		sys.Accounts = nil
-		a.json("/api/v1/system", &sys)
-		if len(sys.Accounts) == 0 {
+	a.eventually(15*time.Second, "conservation law", func() error {
+		before := a.accounts()
+		if len(before) == 0 {
 			return fmt.Errorf("no accounts")
 		}
-		for _, acc := range sys.Accounts {
-			if !acc.Balanced() {
-				return fmt.Errorf("does not balance: %+v", acc)
-			}
-			for _, s := range acc.Sinks {
-				if s.Queued > 0 {
-					return fmt.Errorf("still queued: %+v", acc)
-				}
+		time.Sleep(1500 * time.Millisecond) // a drain of the ring, the store's linger, and then some
+		for name, now := range a.accounts() {
+			if err := settled(before[name], now); err != nil {
+				return fmt.Errorf("%w\nbefore %+v\nafter  %+v", err, before[name], now)
 			}
 		}
 		return nil
 	})
-	return sys.Accounts
+}
+
+func (a *agent) accounts() map[string]signal.Account {
+	a.t.Helper()
+	var sys struct{ Accounts []signal.Account }
+	a.json("/api/v1/system", &sys)
+	out := map[string]signal.Account{}
+	for _, acc := range sys.Accounts {
+		out[acc.Probe] = acc
+	}
+	return out
+}
+
+// settled compares two readings of one probe's account.
+func settled(before, now signal.Account) error {
+	handled := now.Routed
+	for _, n := range now.Dropped {
+		handled += n
+	}
+	switch {
+	case handled < before.Observed:
+		return fmt.Errorf("%s: %d of %d events observed are neither dropped nor routed", now.Probe, before.Observed-handled, before.Observed)
+	case handled > now.Observed && before.Observed == now.Observed:
+		return fmt.Errorf("%s: %d events handled, %d observed", now.Probe, handled, now.Observed)
+	case before.Observed == now.Observed && !now.Balanced():
+		return fmt.Errorf("%s: does not balance at rest", now.Probe)
+	}
+	for _, s := range now.Sinks {
+		if done := s.Delivered + s.Dropped + s.Failed; done < before.Routed || done > now.Routed {
+			return fmt.Errorf("%s: sink %s is done with %d of %d events", now.Probe, s.Sink, done, before.Routed)
+		}
+	}
+	return nil
 }
 
 // cli runs a subcommand and returns its exit code, standard output and error.
