@@ -213,8 +213,8 @@ func (k kernel) skip(pkg string) string {
 			out = append(out, e.test)
 		}
 	}
-	if !k.rungs {
-		out = append(out, doubled) // last: package testing looks no further when a part of a name matches
+	if r := k.rungs.skip(); r != "" {
+		out = append(out, r) // last: package testing looks no further when a part of a name matches
 	}
 	if len(out) == 0 {
 		return ""

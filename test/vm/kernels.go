@@ -17,7 +17,7 @@ type kernel struct {
 	// hooks are the kinds of attachment, beside those of every kernel
 	// (raw_tp, tracepoint), that must work there.
 	hooks []string
-	rungs bool     // run every combination of hook and ring, not a choice that has each once
+	rungs rungs    // combinations of hook and ring under which each probe is tried
 	smoke []string // tests of test/vm/smoke that make sense there
 	only  []string // beginnings of the packages whose tests make sense there; empty: all
 }
@@ -27,21 +27,48 @@ func (k kernel) runs(pkg string) bool {
 	return len(k.only) == 0 || slices.ContainsFunc(k.only, func(p string) bool { return strings.HasPrefix(pkg, p) })
 }
 
+// weight tells which of two kernels takes longer.
+func (k kernel) weight() int {
+	w := len(k.smoke) + k.cpus + 5*int(k.rungs)
+	if k.arch == "arm64" {
+		w++
+	}
+	return w
+}
+
+// rungs are how many steps of the ladder a probe's tests force.
+type rungs int
+
+const (
+	best  rungs = iota // tp_btf with a ring buffer
+	each               // also raw_tp with a perf buffer, and the legacy objects
+	every              // all combinations
+)
+
+// skip is what of the rungs is left out, as -test.skip has it.
+func (r rungs) skip() string {
+	return [...]string{
+		best:  "/^tp_btf$/^perf$|/^raw_tp$|/^legacy$",
+		each:  "/^tp_btf$/^perf$|/^raw_tp$/^ringbuf$",
+		every: "",
+	}[r]
+}
+
 // matrix is what `make vmtest` runs: the oldest kernel of Debian that is still
 // to be had, each long-term series, and the newest, on control groups of both
 // kinds, with and without fentry, on one CPU and on two.
 func matrix() []kernel {
 	full := []string{"tp_btf", "fentry", "fexit", "kprobe"}
 	return []kernel{
-		{name: "5.10", debian: "5.10-cloud", arch: "amd64", cgroup: "hybrid", cpus: 1, hooks: full, smoke: []string{"TestAgent"}},
+		{name: "5.10", debian: "5.10-cloud", arch: "amd64", cgroup: "hybrid", cpus: 1, hooks: full, rungs: each, smoke: []string{"TestAgent"}},
 		{name: "6.1-v1", debian: "6.1-cloud", arch: "amd64", cgroup: "v1", cpus: 1, hooks: full, smoke: []string{"TestAgent"}},
-		{name: "6.1", debian: "6.1-cloud", arch: "amd64", cgroup: "v2", cpus: 1, hooks: full, rungs: true,
+		{name: "6.1", debian: "6.1-cloud", arch: "amd64", cgroup: "v2", cpus: 1, hooks: full, rungs: every,
 			smoke: []string{"TestAgent", "TestFallback", "TestBTFFile", "TestNoBTF"}},
 		{name: "6.12", debian: "6.12-cloud", arch: "amd64", cgroup: "v2", cpus: 2, hooks: full, smoke: []string{"TestAgent"}},
-		{name: "newest", debian: "newest-cloud", arch: "amd64", cgroup: "v2", cpus: 1, hooks: full, smoke: []string{"TestAgent"}},
+		{name: "newest", debian: "newest-cloud", arch: "amd64", cgroup: "v2", cpus: 1, hooks: full, rungs: each, smoke: []string{"TestAgent"}},
 		{name: "6.1-arm64", debian: "6.1-cloud", arch: "arm64", cgroup: "v2", cpus: 1, // direct calls, which fentry needs, came to arm64 with 6.4
-			hooks: []string{"tp_btf", "kprobe"}, smoke: []string{"TestAgent"}},
-		{name: "newest-arm64", debian: "newest-cloud", arch: "arm64", cgroup: "v2", cpus: 2, hooks: full, smoke: []string{"TestAgent"}},
+			hooks: []string{"tp_btf", "kprobe"}, rungs: each, smoke: []string{"TestAgent"}},
+		{name: "newest-arm64", debian: "newest-cloud", arch: "arm64", cgroup: "v2", cpus: 1, hooks: full, smoke: []string{"TestAgent"}},
 	}
 }
 
@@ -97,10 +124,6 @@ type suite struct {
 	pkg string // below the module
 	run string // -test.run
 }
-
-// doubled are the rungs whose halves other rungs have: of tp_btf and raw_tp with
-// a ring buffer and a perf buffer each, two combinations show all four.
-const doubled = "/^tp_btf$/^perf$|/^raw_tp$/^ringbuf$"
 
 // whole are the packages that read what the kernel tells, not only load into
 // it: all their tests run. Of the others `TestKernel…` does.

@@ -91,7 +91,10 @@ func (r *runner) run(ctx context.Context, all []kernel, names, pkgs []string) (b
 
 	slots := make(chan struct{}, max(r.jobs, 1))
 	var wg sync.WaitGroup
-	for _, m := range ms {
+	// The longest first, so that no worker is idle at the end.
+	queue := slices.Clone(ms)
+	slices.SortStableFunc(queue, func(a, b *machine) int { return b.k.weight() - a.k.weight() })
+	for _, m := range queue {
 		if m.err != nil {
 			continue
 		}

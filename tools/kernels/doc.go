@@ -42,6 +42,21 @@ func newDoc() *doc {
 	}
 }
 
+// idle says that a probe does not run on a kernel: none of the hooks that it has
+// elsewhere is there.
+func (d *doc) idle(probe, kernel string) {
+	found := false
+	for _, r := range d.hooks.rows {
+		if strings.HasPrefix(r, probe+sep) {
+			d.hooks.set(r, kernel, none)
+			found = true
+		}
+	}
+	if !found {
+		d.hooks.set(row(probe, "(any)"), kernel, none)
+	}
+}
+
 func (d *doc) tables() []*table { return []*table{d.hooks, d.cost, d.kernels} }
 
 // merge returns d with the columns of now in place of its own; in the table of
@@ -107,7 +122,7 @@ version, newest is the newest kernel of the distribution's archive.
 
 var notes = map[string]string{
 	"## Hooks": "The kind of attachment that each hook of a probe gets. A file or a folder is what a probe reads without any program.\n" +
-		none + " is a hook that the kernel has not: the probe works without it.\n",
+		none + " is a hook that the kernel has not: the probe works without it, and does not run where it has none.\n",
 	"## Instructions that the verifier processed": "Of a limit of 1,000,000. Kernels before 5.16 do not tell. An empty cell is a program that is not used there.\n",
 	"## Kernels": "",
 }
@@ -123,7 +138,7 @@ func (d *doc) String() string {
 		}
 		head := append(slices.Clone(t.head), t.cols...)
 		fmt.Fprintf(&b, "| %s |\n|%s\n", strings.Join(head, sep), strings.Repeat("---|", len(head)))
-		for _, r := range t.rows {
+		for _, r := range grouped(t.rows) {
 			line := []string{r}
 			for _, c := range t.cols {
 				line = append(line, t.cells[[2]string{r, c}])
@@ -132,6 +147,24 @@ func (d *doc) String() string {
 		}
 	}
 	return b.String()
+}
+
+// grouped brings the rows of a probe together, in the order in which they came.
+func grouped(rows []string) []string {
+	var probes []string
+	by := map[string][]string{}
+	for _, r := range rows {
+		p, _, _ := strings.Cut(r, sep)
+		if by[p] == nil {
+			probes = append(probes, p)
+		}
+		by[p] = append(by[p], r)
+	}
+	var out []string
+	for _, p := range probes {
+		out = append(out, by[p]...)
+	}
+	return out
 }
 
 // parse reads a page that String wrote; an empty one has no rows.

@@ -94,12 +94,13 @@ func read(dir string) ([]record, error) {
 	return recs, nil
 }
 
-// none stands for a hook that a kernel has not, or a probe that it cannot run.
+// none stands for a hook that a kernel has not.
 const none = "–"
 
 // tables makes the page's tables of records.
 func tables(recs []record) *doc {
 	d := newDoc()
+	var idle [][2]string // probes that do not run, and where
 	for _, r := range recs {
 		d.kernels.set(r.Kernel, "release", r.Release)
 		d.kernels.set(r.Kernel, "architecture", r.Arch)
@@ -107,7 +108,7 @@ func tables(recs []record) *doc {
 		d.kernels.set(r.Kernel, "CPUs", fmt.Sprint(r.CPUs))
 		for _, p := range r.Result.Probes {
 			if len(p.Hooks) == 0 {
-				d.hooks.set(row(p.Name, "(all)"), r.Kernel, fmt.Sprintf("%s (%s)", none, p.State))
+				idle = append(idle, [2]string{p.Name, r.Kernel})
 			}
 			for _, h := range p.Hooks {
 				by := h.By
@@ -120,6 +121,9 @@ func tables(recs []record) *doc {
 				}
 			}
 		}
+	}
+	for _, i := range idle {
+		d.idle(i[0], i[1])
 	}
 	return d
 }

@@ -65,14 +65,14 @@ func soak(ctx context.Context, agent, out string, d time.Duration) (bool, error)
 	if err != nil {
 		return false, err
 	}
-	final, err := a.settle(ctx)
+	final, err := a.settle(context.WithoutCancel(ctx))
 	if err != nil {
 		return false, err
 	}
 	if err := a.end(); err != nil {
 		return false, err
 	}
-	r := newReport(d, points, final, a.trouble())
+	r := newReport(points[len(points)-1].at.Round(time.Minute), points, final, a.trouble())
 	if out == "" {
 		fmt.Print(r.page())
 		return r.ok(), nil
