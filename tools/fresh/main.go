@@ -49,9 +49,6 @@ func check(root string, command []string) ([]string, error) {
 	if err := write(tmp, before); err != nil {
 		return nil, fmt.Errorf("copy tree: %w", err)
 	}
-	if err := linkModules(root, tmp); err != nil {
-		return nil, fmt.Errorf("copy tree: %w", err)
-	}
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Dir = tmp
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -113,19 +110,6 @@ func write(root string, files map[string]file) error {
 		}
 	}
 	return nil
-}
-
-// linkModules lets the copy use the node packages that the tree has installed.
-func linkModules(root, tmp string) error {
-	const rel = "ui/node_modules"
-	abs, err := filepath.Abs(filepath.Join(root, rel))
-	if err != nil {
-		return err
-	}
-	if _, err := os.Stat(abs); err != nil {
-		return nil // none installed
-	}
-	return os.Symlink(abs, filepath.Join(tmp, rel))
 }
 
 func compare(before, after map[string]file) []string {
