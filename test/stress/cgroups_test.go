@@ -118,7 +118,7 @@ func TestForkStorm(t *testing.T) {
 	made := storm(seconds)
 	rss, during := top(), usageOf(t, a.pid)
 	share := float64(during.cpu-before.cpu) / (float64(seconds) * float64(time.Second))
-	a.balancedOnce(t)
+	a.accountedFor()
 	var after usage
 	eventually(t, 15*time.Second, "the agent is as before", func() error {
 		after = usageOf(t, a.pid)

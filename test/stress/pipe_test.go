@@ -93,7 +93,7 @@ func TestFlood(t *testing.T) {
 func TestFloodFromKernel(t *testing.T) {
 	a := start(t, t.TempDir(), nil, "--set", "probes.runqueue.stall=1us", "--set", "probes.runqueue.rate=0")
 	time.Sleep(2 * time.Second)
-	a.balancedOnce(t)
+	a.accountedFor()
 	before := usageOf(t, a.pid)
 	top := peak(t, a.pid)
 	chatter(t, pick(5*time.Second, 20*time.Second))
@@ -102,7 +102,7 @@ func TestFloodFromKernel(t *testing.T) {
 		t.Errorf("resident memory went from %d to %d MB", before.rss/1e6, rss/1e6)
 	}
 	var acc signal.Account
-	for _, x := range a.balancedOnce(t) {
+	for _, x := range a.accountedFor() {
 		if x.Probe == "runqueue" {
 			acc = x
 		}
@@ -113,10 +113,10 @@ func TestFloodFromKernel(t *testing.T) {
 	t.Logf("%+v; RSS %d → %d MB at most, CPU %v", acc, before.rss/1e6, rss/1e6, after.cpu-before.cpu)
 }
 
-// balancedOnce reads the accounts while events flow, which no reading catches at
+// accountedFor reads the accounts while events flow, which no reading catches at
 // rest: observed must lie between what was routed or dropped before and after.
-func (a *agent) balancedOnce(t testing.TB) []signal.Account {
-	t.Helper()
+func (a *agent) accountedFor() []signal.Account {
+	a.t.Helper()
 	read := func() map[string]signal.Account {
 		m := map[string]signal.Account{}
 		for _, x := range a.system().Accounts {
@@ -131,10 +131,10 @@ func (a *agent) balancedOnce(t testing.TB) []signal.Account {
 	late := read()
 	for _, x := range accounts {
 		if e := accounted(early[x.Probe]); x.Observed < e {
-			t.Errorf("%s: observed %d, but %d were accounted for before", x.Probe, x.Observed, e)
+			a.t.Errorf("%s: observed %d, but %d were accounted for before", x.Probe, x.Observed, e)
 		}
 		if l := accounted(late[x.Probe]); x.Observed > l {
-			t.Errorf("%s: observed %d, a second later %d were accounted for", x.Probe, x.Observed, l)
+			a.t.Errorf("%s: observed %d, a second later %d were accounted for", x.Probe, x.Observed, l)
 		}
 	}
 	return accounts

@@ -163,7 +163,7 @@ func TestHungClients(t *testing.T) {
 	t.Logf("63 hung: good reader p99 %v of %d events; answers p50 %v p99 %v; RSS %d → %d MB at most; all cut off %v after the test, goroutines back after %v",
 		p99, n, quantile(took, 0.5), quantile(took, 0.99), before.rss/1e6, rss/1e6, cut.Round(time.Millisecond), left.Round(time.Millisecond))
 	stop()
-	a.balanced(20 * time.Second)
+	a.balanced()
 }
 
 // TestReconnectStorm opens and closes streams as fast as it can, most of them
@@ -226,7 +226,7 @@ func TestReconnectStorm(t *testing.T) {
 	t.Logf("%d streams opened, %d refused; steady reader p99 %v of %d events; RSS %d → %d MB at most; %v after",
 		opened.Load(), refusals.Load(), p99, n, before.rss/1e6, rss/1e6, after)
 	stop()
-	a.balanced(20 * time.Second)
+	a.balanced()
 }
 
 // TestResume cuts a reader off at random and lets it resume, after moments and
@@ -266,8 +266,14 @@ func TestResume(t *testing.T) {
 		}
 	}
 	stop()
-	a.balanced(20 * time.Second)
-	want := a.between(got[0], last)
+	a.balanced()
+	var want []string
+	eventually(t, 20*time.Second, "the store has what was streamed", func() error {
+		if want = a.between(got[0], last); len(want) < len(got) {
+			return fmt.Errorf("%d events of %d", len(want), len(got))
+		}
+		return nil
+	})
 	for i := range min(len(got), len(want)) {
 		if got[i] != want[i] {
 			t.Fatalf("event %d is %s, want %s: lost or twice or out of order", i, got[i], want[i])
@@ -321,7 +327,7 @@ func TestSlowReader(t *testing.T) {
 		}
 	}
 	stop()
-	a.balanced(20 * time.Second)
+	a.balanced()
 	for len(order) > 0 && order[len(order)-1] == "" {
 		order = order[:len(order)-1]
 	}

@@ -151,6 +151,7 @@ var skipRules = []skipRule{
 	{"internal/kern/load:TestKernelFunctions/fentry", "needs a kernel with fentry", without("fentry")},
 	{"internal/kern/load:TestKernelFunctions/fexit", "needs a kernel with fexit", without("fexit")},
 	{"internal/kern/load:TestKernelFunctions/k", "needs a kernel with kprobe", without("kprobe")},
+	{"internal/kern/load:TestKernel", "needs a kernel with BTF", without("tp_btf")},
 	{"internal/probes/fs:TestKernelDirty", "Linux 6.2", older("5.10", "6.1")},
 	{"internal/probes/locks:TestKernel", "came with 5.19", func(k kernel) bool { return strings.Contains(k.name, "5.10") }},
 	{"internal/probes/locks:TestKernelWithout", "before 5.19", func(k kernel) bool { return !older("5.10")(k) }},

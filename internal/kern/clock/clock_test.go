@@ -91,8 +91,9 @@ func TestTicksOfSelf(t *testing.T) {
 	if age := time.Since(start); age < -50*time.Millisecond || age > 10*time.Minute {
 		t.Errorf("this test is told to run since %v (%v ago)", start, age)
 	}
+	// Two ticks: a virtual CPU may be taken away between the reading of two clocks.
 	for range 50 {
-		if again := c.Ticks(ticks); again.Sub(start).Abs() > time.Millisecond {
+		if again := c.Ticks(ticks); again.Sub(start).Abs() > 20*time.Millisecond {
 			t.Fatalf("start time moved from %v to %v", start, again)
 		}
 	}

@@ -14,6 +14,9 @@ import (
 // or finds nothing, and never meets a descriptor that was closed under it.
 func TestKernelIterateDetach(t *testing.T) {
 	k := open(t, Options{})
+	if err := k.supports(kind{ebpf.Tracing, ebpf.AttachTraceIter}); err != nil {
+		t.Skipf("needs a kernel with BTF and task iterators (5.8): %v", err)
+	}
 	for range 20 {
 		l, err := k.New(&ebpf.CollectionSpec{Programs: map[string]*ebpf.ProgramSpec{"walk": {
 			Name: "walk", SectionName: "iter/task", Type: ebpf.Tracing, AttachType: ebpf.AttachTraceIter, AttachTo: "task", License: "GPL",

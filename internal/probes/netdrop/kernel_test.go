@@ -298,7 +298,8 @@ func harmless(t *testing.T, env *probetest.Env, s *netpair.Side) {
 		t.Errorf("%v normal drops counted, want 5 or more", n)
 	}
 	for _, r := range env.Records() {
-		if b := r.Body.(*PacketDrop); b.Source == "127.0.0.1" && slices.Contains(ports, b.DestinationPort) {
+		if b := r.Body.(*PacketDrop); b.Source == "127.0.0.1" && slices.Contains(ports, b.DestinationPort) &&
+			b.Location != "__udp4_lib_rcv" { // which a busy machine brought after the close: a real drop
 			t.Errorf("event of a normal drop: %s", r.Title)
 		}
 	}
