@@ -138,9 +138,9 @@ func (f *feed) run(ctx context.Context, first func()) {
 		if ctx.Err() != nil {
 			return
 		}
-		first()
 		if errors.Is(err, ErrAbsent) {
 			f.set(nil, Absent, err)
+			first()
 			f.rest(ctx, f.r.opts.Interval)
 			pause = firstPause
 			continue
@@ -149,6 +149,7 @@ func (f *feed) run(ctx context.Context, first func()) {
 			pause = firstPause // it has worked
 		}
 		f.set(nil, Down, err)
+		first()
 		f.rest(ctx, pause)
 		pause = min(2*pause, lastPause)
 	}
