@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 
+	"github.com/oklog/ulid/v2"
+
 	"huatuo/internal/signal"
 )
 
@@ -56,8 +58,9 @@ func (h *Hub) Deliver(_ context.Context, docs []*signal.Document) error {
 }
 
 // subscribe adds a reader. With after set, the reader starts with the
-// documents of the ring that are younger than it; older is the id below which
-// the ring cannot help, or empty when it goes back far enough.
+// documents of the ring that are younger than it. When the ring does not go
+// back so far, older is the id below which it cannot help, and the reader gets
+// nothing until it has caught up with that and rejoined.
 func (h *Hub) subscribe(f signal.EventFilter, after string) (r *reader, older string, err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -68,8 +71,44 @@ func (h *Hub) subscribe(f signal.EventFilter, after string) (r *reader, older st
 	if after != "" {
 		older = h.replay(r, after)
 	}
+	if older != "" {
+		r.queue, r.away = nil, true
+	}
 	h.readers[r] = struct{}{}
 	return r, older, nil
+}
+
+// rejoin is for a reader that was told to catch up and now has all documents up
+// to the id after: it goes on with those of the ring. When the ring has moved
+// on too far meanwhile, older tells where it begins now.
+func (h *Hub) rejoin(r *reader, after string) (older string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.ring) > 0 {
+		if oldest := h.ring[h.next%len(h.ring)].ID; previous(oldest) > after {
+			return oldest
+		}
+	}
+	r.mu.Lock()
+	r.away = false
+	r.mu.Unlock()
+	h.replay(r, after)
+	return ""
+}
+
+// previous returns the largest id before id.
+func previous(id string) string {
+	u, err := ulid.ParseStrict(id)
+	if err != nil {
+		return id
+	}
+	for i := len(u) - 1; i >= 0; i-- {
+		u[i]--
+		if u[i] != 0xff {
+			break // nothing was borrowed
+		}
+	}
+	return u.String()
 }
 
 func (h *Hub) replay(r *reader, after string) (older string) {
@@ -88,7 +127,10 @@ func (h *Hub) replay(r *reader, after string) (older string) {
 		}
 	}
 	if len(r.queue) > 0 {
-		r.wake <- struct{}{}
+		select {
+		case r.wake <- struct{}{}:
+		default:
+		}
 	}
 	switch {
 	case seen:
@@ -122,6 +164,7 @@ type reader struct {
 	wake   chan struct{} // holds one token when queue or lost may be set
 
 	mu    sync.Mutex
+	away  bool // it catches up from the store, and takes nothing
 	queue []*signal.Document
 	lost  uint64 // dropped after the last of queue
 }
@@ -130,6 +173,10 @@ type reader struct {
 // are, until the reader takes the queue: so the gap has one place in the stream.
 func (r *reader) push(d *signal.Document) bool {
 	r.mu.Lock()
+	if r.away {
+		r.mu.Unlock()
+		return true // it will find d in the ring, or in the store
+	}
 	ok := r.lost == 0 && len(r.queue) < queueSize
 	if ok {
 		r.queue = append(r.queue, d)

@@ -53,10 +53,14 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	if out.write("", "", ": connected") != nil {
 		return
 	}
-	if older != "" {
+	for older != "" {
 		if s.resume(r.Context(), out, f, after, older) != nil {
 			return
 		}
+		if after = max(after, out.last); older != maxID {
+			after = max(after, previous(older))
+		}
+		older = s.opt.Hub.rejoin(reader, after)
 	}
 	s.follow(r.Context(), out, reader)
 }
@@ -101,8 +105,10 @@ func (s *Server) resume(ctx context.Context, out *sse, f signal.EventFilter, aft
 	f.After, f.Before, f.Limit = after, older, resumePage
 	// The store gives the newest first and the stream wants the oldest first.
 	// The pages are found first and read again, so that a stream never holds
-	// more than one: many readers may come back at the same time.
-	page, err := s.opt.Events.Events(ctx, f)
+	// more than two: many readers may come back at the same time. The newest is
+	// kept, for a second look at it would see what has come since.
+	newest, err := s.opt.Events.Events(ctx, f)
+	page := newest
 	begins := []string{older}
 	for err == nil && page.Next != "" && len(begins) < maxResume/resumePage {
 		begins = append(begins, page.Next)
@@ -131,8 +137,10 @@ func (s *Server) resume(ctx context.Context, out *sse, f signal.EventFilter, aft
 		if i == 0 {
 			return nil
 		}
-		f.Before = begins[i-1]
-		page, err = s.opt.Events.Events(ctx, f)
+		if page = newest; i > 1 {
+			f.Before = begins[i-1]
+			page, err = s.opt.Events.Events(ctx, f)
+		}
 	}
 }
 

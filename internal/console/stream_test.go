@@ -269,6 +269,43 @@ func TestStreamResumeTwice(t *testing.T) {
 	silent(t, ch)
 }
 
+// TestStreamResumeUnderLoad: more events come while a stream is resumed than its
+// queue holds; it gets all of them, in order.
+func TestStreamResumeUnderLoad(t *testing.T) {
+	w, url := streaming(t)
+	w.events.docs = docs(0, 350)
+	w.events.slow = 20 * time.Millisecond
+	const n = 350 + ringSize + 300
+	ch := listenTo(t, url, "Last-Event-ID", doc(0).ID)
+	opened(t, w.hub, 1)
+	go func() {
+		for i := 350; i < n; i += 16 {
+			batch := docs(i, min(i+16, n))
+			w.events.keep(batch...)
+			w.hub.Deliver(t.Context(), batch)
+			time.Sleep(10 * time.Millisecond) // 1,600 a second
+		}
+	}()
+	for i := 1; i < n; i++ {
+		if s := titles(t, ch, 1)[0]; s != fmt.Sprint(i) {
+			t.Fatalf("event %d is %s", i, s)
+		}
+	}
+}
+
+func TestPrevious(t *testing.T) {
+	for id, want := range map[string]string{
+		"01ARZ3NDEKTSV4RRFFQ69G5FAV": "01ARZ3NDEKTSV4RRFFQ69G5FAT",
+		"01ARZ3NDEK0000000000000000": "01ARZ3NDEJZZZZZZZZZZZZZZZZ",
+		"00000000000000000000000001": "00000000000000000000000000",
+		"no id":                      "no id",
+	} {
+		if got := previous(id); got != want {
+			t.Errorf("%s: %s, want %s", id, got, want)
+		}
+	}
+}
+
 // TestStreamResumeWithoutStore loses what only a store could give, and lives on.
 func TestStreamResumeWithoutStore(t *testing.T) {
 	for name, change := range map[string]func(*world){
