@@ -29,7 +29,10 @@ func (t *table) set(row, col, value string) {
 }
 
 // doc is the page.
-type doc struct{ hooks, cost, kernels *table }
+type doc struct {
+	hooks, cost, kernels *table
+	idle                 [][2]string // probes that do not run at all, and the kernels
+}
 
 func newDoc() *doc {
 	t := func(title string, head ...string) *table {
@@ -42,18 +45,22 @@ func newDoc() *doc {
 	}
 }
 
-// idle says that a probe does not run on a kernel: none of the hooks that it has
-// elsewhere is there.
-func (d *doc) idle(probe, kernel string) {
-	found := false
-	for _, r := range d.hooks.rows {
-		if strings.HasPrefix(r, probe+sep) {
-			d.hooks.set(r, kernel, none)
-			found = true
+// fold says of idle probes that none of the hooks that they have elsewhere is
+// there: on kernels of d, or in rows. A probe without any has a row "(any)".
+func (d *doc) fold(rows []string) {
+	for _, i := range d.idle {
+		probe, kernel := i[0], i[1]
+		nowhere := row(probe, "(any)")
+		found := false
+		for _, r := range order(rows, d.hooks.rows) {
+			if strings.HasPrefix(r, probe+sep) && r != nowhere {
+				d.hooks.set(r, kernel, none)
+				found = true
+			}
 		}
-	}
-	if !found {
-		d.hooks.set(row(probe, "(any)"), kernel, none)
+		if delete(d.hooks.cells, [2]string{nowhere, kernel}); !found {
+			d.hooks.set(nowhere, kernel, none)
+		}
 	}
 }
 
@@ -63,6 +70,7 @@ func (d *doc) tables() []*table { return []*table{d.hooks, d.cost, d.kernels} }
 // kernels, which has one a row, with its rows.
 func (d *doc) merge(now *doc) *doc {
 	out := newDoc()
+	now.fold(d.hooks.rows)
 	for i, t := range out.tables() {
 		was, is := d.tables()[i], now.tables()[i]
 		byRow := i == len(out.tables())-1
@@ -97,6 +105,7 @@ func order(was, now []string) []string {
 
 // compare tells where kernels of now take other hooks than d says.
 func (d *doc) compare(now *doc) []string {
+	now.fold(d.hooks.rows)
 	var diff []string
 	for _, k := range now.kernels.rows {
 		for _, r := range order(d.hooks.rows, now.hooks.rows) {

@@ -100,7 +100,6 @@ const none = "–"
 // tables makes the page's tables of records.
 func tables(recs []record) *doc {
 	d := newDoc()
-	var idle [][2]string // probes that do not run, and where
 	for _, r := range recs {
 		d.kernels.set(r.Kernel, "release", r.Release)
 		d.kernels.set(r.Kernel, "architecture", r.Arch)
@@ -108,7 +107,7 @@ func tables(recs []record) *doc {
 		d.kernels.set(r.Kernel, "CPUs", fmt.Sprint(r.CPUs))
 		for _, p := range r.Result.Probes {
 			if len(p.Hooks) == 0 {
-				idle = append(idle, [2]string{p.Name, r.Kernel})
+				d.idle = append(d.idle, [2]string{p.Name, r.Kernel})
 			}
 			for _, h := range p.Hooks {
 				by := h.By
@@ -122,9 +121,7 @@ func tables(recs []record) *doc {
 			}
 		}
 	}
-	for _, i := range idle {
-		d.idle(i[0], i[1])
-	}
+	d.fold(nil)
 	return d
 }
 

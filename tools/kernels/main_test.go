@@ -45,7 +45,7 @@ func TestIdle(t *testing.T) {
 }
 
 func TestCompare(t *testing.T) {
-	d := tables([]record{guest("5.10", 0, "a=raw_tp"), guest("6.1", 1, "a=tp_btf", "b=tp_btf")})
+	d := tables([]record{guest("5.10", 0, "a=raw_tp"), guest("6.1", 1, "a=tp_btf", "b=tp_btf"), guest("none", 2)})
 	for _, c := range []struct {
 		name string
 		now  record
@@ -54,6 +54,7 @@ func TestCompare(t *testing.T) {
 		{"the same, alone", guest("5.10", 0, "a=raw_tp"), ""},
 		{"another hook", guest("6.1", 1, "a=raw_tp", "b=tp_btf"), `p/a on 6.1: by "raw_tp", the page says "tp_btf"`},
 		{"a hook less", guest("6.1", 1, "a=tp_btf"), `p/b on 6.1: by "", the page says "tp_btf"`},
+		{"no hook at all", guest("none", 2), ""},
 		{"a hook more", guest("5.10", 0, "a=raw_tp", "b=tp_btf"), `p/b on 5.10: by "tp_btf", the page says ""`},
 	} {
 		got := d.compare(tables([]record{c.now}))
@@ -66,9 +67,10 @@ func TestCompare(t *testing.T) {
 // TestMerge: a run of some kernels leaves the columns of the others, and takes
 // away hooks that its kernels no longer have.
 func TestMerge(t *testing.T) {
-	was := tables([]record{guest("5.10", 0, "a=raw_tp", "gone=raw_tp"), guest("lab", 9, "a=raw_tp")})
-	got := was.merge(tables([]record{guest("5.10", 0, "a=tp_btf"), guest("6.1", 1, "a=tp_btf")})).String()
-	want := tables([]record{guest("5.10", 0, "a=tp_btf"), guest("6.1", 1, "a=tp_btf"), guest("lab", 9, "a=raw_tp")}).String()
+	was := tables([]record{guest("5.10", 0, "a=raw_tp", "gone=raw_tp"), guest("lab", 9, "a=raw_tp"), guest("none", 10)})
+	got := was.merge(tables([]record{guest("5.10", 0, "a=tp_btf"), guest("6.1", 1, "a=tp_btf"), guest("none", 10)})).String()
+	want := tables([]record{guest("5.10", 0, "a=tp_btf"), guest("6.1", 1, "a=tp_btf"), guest("none", 10), guest("lab", 9, "a=raw_tp")}).String()
+	want = strings.ReplaceAll(want, "| p | a |", "| p | a |")
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}

@@ -14,9 +14,10 @@ import (
 	"huatuo/internal/signal"
 )
 
-// warm is the part of the run that is not judged: caches fill, the heap finds
-// its size, and the store the number of series that it may hold.
-const warm = 1.0 / 3
+// warm is what of the run is not judged, if that leaves half of it: the agent
+// remembers processes, control groups and their counters for ten minutes, and
+// only then has everything that it may have.
+const warm = 12 * time.Minute
 
 // quantity is something that must not grow.
 type quantity struct {
@@ -33,7 +34,7 @@ func (q *quantity) flat() bool { return q.grown <= q.slack }
 
 // report is the result of a run.
 type report struct {
-	d          time.Duration
+	d, from    time.Duration // how long, and from when on it is judged
 	points     []point
 	final      [3]point
 	trouble    []string
@@ -42,14 +43,18 @@ type report struct {
 
 func newReport(d time.Duration, points []point, final [3]point, trouble []string) *report {
 	r := &report{d: d, points: points, final: final, trouble: trouble, quantities: []*quantity{
-		// Go returns memory to the kernel in its own time: some per cent up or
-		// down within a run are the collector's, not a leak.
-		{name: "resident memory", of: func(p point) float64 { return p.rss }, scale: 1e6, unit: "MB", slack: 8e6},
+		// Go returns memory to the kernel in its own time: the noise of this is
+		// 6 MB, so that the rise of a flat line may be as much as this.
+		{name: "resident memory", of: func(p point) float64 { return p.rss }, scale: 1e6, unit: "MB", slack: 10e6},
 		{name: "goroutines", of: func(p point) float64 { return p.goroutines }, scale: 1, slack: 5},
 		{name: "file descriptors", of: func(p point) float64 { return p.fds }, scale: 1, slack: 5},
 		{name: "threads", of: func(p point) float64 { return p.threads }, scale: 1, slack: 4},
 	}}
-	judged := points[int(warm*float64(len(points))):]
+	judged := points
+	for len(judged) > len(points)/2 && judged[0].at < warm {
+		judged = judged[1:]
+	}
+	r.from = judged[0].at
 	for _, q := range r.quantities {
 		var t, y []float64
 		for _, p := range judged {
@@ -104,8 +109,8 @@ func (r *report) verdict(b *strings.Builder) {
 	if !r.ok() {
 		said = "**Failed.**"
 	}
-	fmt.Fprintf(b, "\n## Verdict\n\n%s A straight line is fitted to the last %.0f %% of the run; what it rises in that time must be no more than the slack.\n\n",
-		said, 100*(1-warm))
+	fmt.Fprintf(b, "\n## Verdict\n\n%s A straight line is fitted to what was seen from %v on; what it rises in that time must be no more than the slack.\n\n",
+		said, r.from.Round(time.Second))
 	b.WriteString("| | mean | noise (σ) | rise | slack | |\n|---|---|---|---|---|---|\n")
 	for _, q := range r.quantities {
 		v := "flat"
