@@ -45,12 +45,15 @@ func newDoc() *doc {
 	}
 }
 
+// anyHook is the row of a probe that has no hook on any kernel.
+const anyHook = "(any)"
+
 // fold says of idle probes that none of the hooks that they have elsewhere is
-// there: on kernels of d, or in rows. A probe without any has a row "(any)".
+// there: on kernels of d, or in rows. A probe without any has the row anyHook.
 func (d *doc) fold(rows []string) {
 	for _, i := range d.idle {
 		probe, kernel := i[0], i[1]
-		nowhere := row(probe, "(any)")
+		nowhere := row(probe, anyHook)
 		found := false
 		for _, r := range order(rows, d.hooks.rows) {
 			if strings.HasPrefix(r, probe+sep) && r != nowhere {
@@ -62,6 +65,7 @@ func (d *doc) fold(rows []string) {
 			d.hooks.set(nowhere, kernel, none)
 		}
 	}
+	d.hooks.cols = slices.DeleteFunc(order(d.hooks.cols, d.kernels.rows), func(c string) bool { return !slices.Contains(d.hooks.cols, c) })
 }
 
 func (d *doc) tables() []*table { return []*table{d.hooks, d.cost, d.kernels} }
@@ -89,7 +93,22 @@ func (d *doc) merge(now *doc) *doc {
 			t.cols = slices.DeleteFunc(order(was.cols, is.cols), func(c string) bool { return !slices.Contains(t.cols, c) })
 		}
 	}
+	out.hooks.prune()
 	return out
+}
+
+// prune takes away hooks that no kernel has any more: only idle probes are said
+// to be without them.
+func (t *table) prune() {
+	t.rows = slices.DeleteFunc(t.rows, func(r string) bool {
+		if strings.HasSuffix(r, sep+anyHook) {
+			return false
+		}
+		return !slices.ContainsFunc(t.cols, func(c string) bool {
+			v := t.cells[[2]string{r, c}]
+			return v != "" && v != none
+		})
+	})
 }
 
 // order is that of now, with what only was has behind.

@@ -67,10 +67,9 @@ func TestCompare(t *testing.T) {
 // TestMerge: a run of some kernels leaves the columns of the others, and takes
 // away hooks that its kernels no longer have.
 func TestMerge(t *testing.T) {
-	was := tables([]record{guest("5.10", 0, "a=raw_tp", "gone=raw_tp"), guest("lab", 9, "a=raw_tp"), guest("none", 10)})
-	got := was.merge(tables([]record{guest("5.10", 0, "a=tp_btf"), guest("6.1", 1, "a=tp_btf"), guest("none", 10)})).String()
-	want := tables([]record{guest("5.10", 0, "a=tp_btf"), guest("6.1", 1, "a=tp_btf"), guest("none", 10), guest("lab", 9, "a=raw_tp")}).String()
-	want = strings.ReplaceAll(want, "| p | a |", "| p | a |")
+	was := tables([]record{guest("5.10", 0, "a=raw_tp", "gone=raw_tp"), guest("none", 2), guest("lab", 9, "a=raw_tp")})
+	got := was.merge(tables([]record{guest("5.10", 0, "a=tp_btf"), guest("6.1", 1, "a=tp_btf"), guest("none", 2)})).String()
+	want := tables([]record{guest("5.10", 0, "a=tp_btf"), guest("6.1", 1, "a=tp_btf"), guest("none", 2), guest("lab", 9, "a=raw_tp")}).String()
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
