@@ -6,25 +6,20 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"huatuo/internal/budget"
 	"huatuo/internal/config"
 	"huatuo/internal/console"
+	"huatuo/internal/kern/clock"
 	"huatuo/internal/probe"
 	"huatuo/internal/query"
 	"huatuo/internal/signal"
 	"huatuo/internal/sink/prom"
 	"huatuo/internal/store"
-)
-
-// bpfCostEvery and bpfCostFor: how often and for how long the run time of the
-// BPF programs is counted.
-const (
-	bpfCostFirst = 20 * time.Second
-	bpfCostEvery = 5 * time.Minute
-	bpfCostFor   = time.Second
 )
 
 // storeLinger is how long an event waits for others to share its transaction:
@@ -45,6 +40,8 @@ type App struct {
 	hub    *console.Hub
 	server *console.Server
 	cost   *costMeter
+	meter  bpfMeter
+	budget *budget.Budget
 	ready  atomic.Bool
 }
 
@@ -75,6 +72,7 @@ func New(o Options) (*App, error) {
 		return nil, err
 	}
 	a.engine = e
+	a.budget = budget.New(o.Log, runtime.NumCPU(), limitOf(o.Config.Budget), e.super)
 	if a.store != nil {
 		e.pipe.AddBatched("store", sinkFunc(a.store.AppendEvents), storeLinger)
 		e.pipe.IDsAfter(a.store.NewestEventID(context.Background()))
@@ -181,7 +179,7 @@ func (a *App) Run(ctx context.Context, hup <-chan struct{}, load func() (*config
 		webErr = a.server.Serve(webCtx, listeners...)
 	})
 	wg.Go(func() { a.keepHistory(runCtx) })
-	wg.Go(func() { a.watchCost(runCtx) })
+	wg.Go(func() { a.budget.Run(runCtx, a.cfg.Load().Budget.Interval, a.usage) })
 	wg.Go(func() { a.reloads(runCtx, hup, load) })
 	a.log.Info("huatuo runs", "console", a.server.URL(), "version", a.build.Version)
 
@@ -202,22 +200,16 @@ func (a *App) keepHistory(ctx context.Context) {
 	cancel()
 	a.ready.Store(true)
 	interval := a.cfg.Load().Store.Interval
-	next := time.Now()
 	for i := 0; ; i++ {
 		a.sample(ctx)
-		switch {
-		case i < 2 && interval > 2*time.Second:
-			next = next.Add(time.Second)
-		default:
-			next = next.Add(interval)
-		}
-		if d := time.Until(next); d < 0 || d > 2*interval { // the machine slept, or the round took too long
-			next = time.Now().Add(interval)
+		wait := clock.Until(interval)
+		if i < 2 && interval > 2*time.Second {
+			wait = clock.Until(time.Second)
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-time.After(time.Until(next)):
+		case <-time.After(wait):
 		}
 	}
 }
@@ -235,22 +227,6 @@ func (a *App) sample(ctx context.Context) {
 		return
 	}
 	a.cost.firstSample()
-}
-
-func (a *App) watchCost(ctx context.Context) {
-	wait := bpfCostFirst
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(wait):
-		}
-		wait = bpfCostEvery
-		if err := a.cost.measureBPF(a.engine.Statuses(), bpfCostFor); err != nil {
-			a.log.Info("what the agent's BPF programs cost is not measured: it needs CAP_SYS_ADMIN", "err", err)
-			return
-		}
-	}
 }
 
 func (a *App) reloads(ctx context.Context, hup <-chan struct{}, load func() (*config.Config, error)) {
@@ -290,6 +266,7 @@ func (a *App) apply(cfg *config.Config) error {
 		return fmt.Errorf("set log level: %w", err)
 	}
 	a.cfg.Store(cfg)
+	a.budget.SetLimit(limitOf(cfg.Budget))
 	for _, s := range a.engine.specs {
 		if !restart[s.Name] {
 			continue

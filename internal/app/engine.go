@@ -194,6 +194,8 @@ func (e *Engine) Run(ctx context.Context, want func(name string) bool) {
 // Restart ends a probe and, when it is enabled, starts it anew with cfg.
 func (e *Engine) Restart(name string, cfg any, enabled bool) {
 	<-e.begun
+	e.super.change.Lock()
+	defer e.super.change.Unlock()
 	e.super.stop(name, probe.Disabled)
 	if enabled {
 		e.super.start(e.probes, name, cfg)

@@ -10,11 +10,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"huatuo/internal/console"
-	"huatuo/internal/probe"
 	"huatuo/internal/signal"
 	"huatuo/internal/sink/prom"
 )
@@ -28,7 +26,7 @@ var (
 	probeState = selfMetric("huatuo_probe_state", signal.Gauge, "1", "State of a probe: 1 for the state that it is in.",
 		"state=\"failed\" or \"unsupported\" means that the probe's signals are missing, not zero.",
 		signal.Field{Name: "probe", Help: "name of the probe"},
-		signal.Field{Name: "state", Help: "what it does", Values: []string{"starting", "running", "degraded", "unsupported", "failed", "disabled", "stopped"}})
+		signal.Field{Name: "state", Help: "what it does", Values: []string{"starting", "running", "degraded", "unsupported", "failed", "disabled", "shed", "stopped"}})
 	eventsObserved = selfMetric("huatuo_events_observed_total", signal.Counter, "1", "Events that met a probe's condition.",
 		"Equals dropped plus routed once the agent is at rest.", probeLabel)
 	eventsDropped = selfMetric("huatuo_events_dropped_total", signal.Counter, "1", "Events lost on the way to the sinks, by reason.",
@@ -47,7 +45,7 @@ var (
 	selfRSS = selfMetric("huatuo_agent_resident_bytes", signal.Gauge, "bytes", "Resident memory of the agent's process.",
 		"Below 80 MB on an idle node, store and console included.")
 	selfBPF = selfMetric("huatuo_agent_bpf_run_ratio", signal.Gauge, "ratio", "Share of one core that the agent's BPF programs took when it was last measured.",
-		"Measured for one second each five minutes, because counting itself costs.")
+		"Measured for one second each budget.interval, because counting itself costs.")
 	selfStart  = selfMetric("huatuo_agent_start_seconds", signal.Gauge, "seconds", "Time from the agent's start to its first sample.", "Below one second.")
 	unresolved = selfMetric("huatuo_enrich_unresolved_total", signal.Counter, "1", "Look-ups of identity that found nothing.",
 		"A steady rate for short-lived processes is normal.", signal.Field{Name: "what", Help: "process, container, cmdline, …"})
@@ -79,7 +77,7 @@ func selfMetric(name string, typ signal.MetricType, unit, help, read string, lab
 // SelfSchemas lists the agent's own metrics, for the catalogue and the docs.
 func SelfSchemas() []*signal.Schema {
 	return append([]*signal.Schema{buildInfo, probeState, eventsObserved, eventsDropped, eventsRouted, sinkEvents, signalsTotal,
-		selfCPU, selfRSS, selfBPF, selfStart, unresolved, frames, storeBytes, storeSeries, storeFailing, storeAside, storeSamples, storeRefused}, append(append(console.Schemas(), prom.Schemas()...), containerSchemas()...)...)
+		selfCPU, selfRSS, selfBPF, selfStart, unresolved, frames, storeBytes, storeSeries, storeFailing, storeAside, storeSamples, storeRefused}, append(budgetSchemas(), append(append(console.Schemas(), prom.Schemas()...), containerSchemas()...)...)...)
 }
 
 // Build says which agent this is.
@@ -123,6 +121,7 @@ func (a *App) collectSelf(b *signal.Batch) error {
 		b.Value(unresolved, float64(n), what)
 	}
 	a.collectStore(b)
+	a.collectBudget(b)
 	c := a.cost.now()
 	b.Value(selfCPU, c.cpu.Seconds())
 	b.Value(selfRSS, float64(c.rss))
@@ -164,6 +163,7 @@ func (a *App) collectStore(b *signal.Batch) {
 type costMeter struct {
 	mu      sync.Mutex
 	past    []cpuAt // one sample each few seconds, of the last minute
+	last    cpuAt   // when since was called
 	bpf     float64 // NaN until it was measured
 	start   time.Duration
 	started time.Time
@@ -183,7 +183,7 @@ type costNow struct {
 }
 
 func newCostMeter(started time.Time) *costMeter {
-	return &costMeter{bpf: math.NaN(), started: started, past: []cpuAt{{started, 0}}}
+	return &costMeter{bpf: math.NaN(), started: started, past: []cpuAt{{started, 0}}, last: cpuAt{started, 0}}
 }
 
 // firstSample notes that the first metrics are stored or served.
@@ -234,39 +234,24 @@ func residentBytes() uint64 {
 	return pages * uint64(os.Getpagesize())
 }
 
-// measureBPF lets the kernel count the run time of BPF programs for d, and
-// notes the share that the programs of statuses had. Counting costs 80 ns per
-// run, so it is on only for that long.
-func (m *costMeter) measureBPF(statuses []probe.Status, d time.Duration) error {
-	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
-	if err != nil {
-		return err
-	}
-	defer stats.Close()
-	before, began := runTime(statuses), time.Now()
-	time.Sleep(d)
-	spent := runTime(statuses) - before
+// since returns the share of one CPU that the agent took since the last call.
+func (m *costMeter) since() float64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.bpf = float64(spent) / float64(time.Since(began))
-	return nil
+	at, cpu := time.Now(), cpuTime()
+	d := at.Sub(m.last.at)
+	if d <= 0 {
+		return 0
+	}
+	share := float64(cpu-m.last.cpu) / float64(d)
+	m.last = cpuAt{at, cpu}
+	return share
 }
 
-func runTime(statuses []probe.Status) (sum time.Duration) {
-	for _, st := range statuses {
-		for _, h := range st.Hooks {
-			if h.ID == 0 {
-				continue
-			}
-			p, err := ebpf.NewProgramFromID(ebpf.ProgramID(h.ID))
-			if err != nil {
-				continue // it ended meanwhile
-			}
-			if s, err := p.Stats(); err == nil {
-				sum += s.Runtime
-			}
-			p.Close()
-		}
-	}
-	return sum
+// setBPF notes what the agent's BPF programs take, as a share of one CPU; NaN
+// when it could not be measured.
+func (m *costMeter) setBPF(share float64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.bpf = share
 }

@@ -33,6 +33,7 @@ type supervisor struct {
 	pipe   *pipe.Pipe
 	gather *pipe.Gatherer
 
+	change sync.Mutex // held while a probe is stopped and started again
 	mu     sync.Mutex
 	order  []string
 	probes map[string]*supervised
@@ -44,6 +45,9 @@ type supervised struct {
 	status probe.Status
 	cancel context.CancelFunc // nil when it does not run
 	done   chan struct{}
+	ctx    context.Context // that it was started with; nil when it is disabled
+	cfg    any             // likewise, before anything was left out
+	level  int             // how many of spec.Leans are in force; one more: it does not run
 }
 
 func newSupervisor(log *slog.Logger, env probe.Env, p *pipe.Pipe, g *pipe.Gatherer, specs []probe.Spec) *supervisor {
@@ -59,7 +63,8 @@ func newSupervisor(log *slog.Logger, env probe.Env, p *pipe.Pipe, g *pipe.Gather
 	return s
 }
 
-// start runs a probe with cfg until ctx is done or stop is called.
+// start runs a probe with cfg, less what the budget left out, until ctx is done
+// or stop is called.
 func (s *supervisor) start(ctx context.Context, name string, cfg any) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -67,6 +72,15 @@ func (s *supervisor) start(ctx context.Context, name string, cfg any) {
 	if p == nil || p.cancel != nil {
 		return
 	}
+	p.ctx, p.cfg, p.status.Lean = ctx, cfg, nil
+	for _, l := range p.spec.Leans[:min(p.level, len(p.spec.Leans))] {
+		p.status.Lean = append(p.status.Lean, l.What)
+	}
+	if p.level > len(p.spec.Leans) {
+		p.status.State, p.status.Reason, p.status.Since = probe.Shed, "the agent cost too much", time.Now()
+		return
+	}
+	cfg = p.spec.Lean(cfg, p.level)
 	ctx, p.cancel = context.WithCancel(ctx)
 	p.done = make(chan struct{})
 	p.status.State, p.status.Reason, p.status.Since = probe.Starting, "", time.Now()
@@ -81,6 +95,9 @@ func (s *supervisor) stop(name string, state probe.State) {
 	s.mu.Lock()
 	p := s.probes[name]
 	if p == nil || p.cancel == nil {
+		if p != nil && p.ctx != nil { // the budget had ended it
+			p.ctx, p.status.State, p.status.Reason = nil, state, ""
+		}
 		s.mu.Unlock()
 		return
 	}
@@ -89,7 +106,7 @@ func (s *supervisor) stop(name string, state probe.State) {
 	s.mu.Unlock()
 	<-done
 	s.mu.Lock()
-	p.cancel = nil
+	p.cancel, p.ctx = nil, nil
 	s.mu.Unlock()
 	s.set(p, state, "")
 }

@@ -130,6 +130,7 @@ func (v agentView) Cost() console.Cost {
 	if !math.IsNaN(c.bpf) {
 		out.BPFSeconds = &c.bpf
 	}
+	v.a.budgetCost(&out)
 	return out
 }
 

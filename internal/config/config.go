@@ -46,6 +46,7 @@ type Config struct {
 	Web        Web        `yaml:"web" help:"Who may use the console and the API."`
 	Enrich     Enrich     `yaml:"enrich" help:"What is added to an event about its process and container."`
 	Containers Containers `yaml:"containers" help:"Where the names of containers and pods come from. Without any of it they go by what their cgroup path tells."`
+	Budget     Budget     `yaml:"budget" help:"What the agent may cost, and what it gives up when it costs more."`
 	Pipe       Pipe       `yaml:"pipe" help:"The way of an event from its probe to the store and the other sinks."`
 
 	// Warnings tells what was ignored, for the log.
@@ -138,6 +139,16 @@ type Kubelet struct {
 	Insecure  bool   `yaml:"insecure" help:"Do not check the kubelet's certificate, which it signs itself by default."`
 }
 
+// Budget configures what the agent may cost.
+type Budget struct {
+	Enforce  bool          `yaml:"enforce" reload:"true" help:"Give things up when the agent costs more than it may: details first, then sampling rates, then whole probes. Without it the cost is only measured."`
+	Share    float64       `yaml:"share" min:"0.0001" max:"1" reload:"true" help:"Share of all CPUs of the machine that the agent and its BPF programs together may take."`
+	Memory   int64         `yaml:"memory" unit:"bytes" min:"0" reload:"true" help:"Resident memory that the agent may have; 0: any."`
+	Interval time.Duration `yaml:"interval" min:"2s" max:"10m" help:"How often it is measured. BPF programs are timed for one second of it, which makes them slower by some 50 ns a run meanwhile."`
+	Calm     time.Duration `yaml:"calm" min:"1s" reload:"true" help:"How long the agent must have cost less than half of what it may before something comes back."`
+	Keep     []string      `yaml:"keep" reload:"true" help:"Probes that are never ended for it."`
+}
+
 // Pipe configures the queues.
 type Pipe struct {
 	Queue int `yaml:"queue" min:"16" max:"1048576" help:"Events that may wait for one sink; beyond it the oldest are dropped and counted."`
@@ -177,6 +188,10 @@ func Default(specs []probe.Spec) *Config {
 			Interval:    30 * time.Second,
 			EventLabels: []string{"*"},
 		},
+		// One per cent is what operators agree to without asking. Events that
+		// explain an outage are worth it always, and cost nothing while there is none.
+		Budget: Budget{Enforce: true, Share: 0.01, Memory: 256 << 20, Interval: 30 * time.Second, Calm: 10 * time.Minute,
+			Keep: []string{"oomkill", "hungtask", "process"}},
 		Pipe:   Pipe{Queue: 4096},
 		origin: map[string]string{},
 	}

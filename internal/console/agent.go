@@ -118,4 +118,16 @@ type Cost struct {
 	BPFSeconds   *float64 `json:"bpf_seconds_per_second" doc:"run time of the BPF programs; null when the kernel does not count it"`
 	Goroutines   int      `json:"goroutines"`
 	StartSeconds float64  `json:"start_seconds" doc:"from exec to the first sample"`
+	LimitRatio   *float64 `json:"limit_ratio" doc:"share of all CPUs of the node that the agent and its BPF programs may take together; null when that is not enforced"`
+	UsedRatio    *float64 `json:"used_ratio" doc:"the share that they took when it was last measured; null before"`
+	Shed         []Shed   `json:"shed" nullable:"false" doc:"what the agent does without because it cost too much, the oldest first"`
+}
+
+// Shed is something that the agent gave up because it cost too much.
+type Shed struct {
+	Probe string    `json:"probe"`
+	Class string    `json:"class" enum:"detail,sampling,probe"`
+	What  string    `json:"what" doc:"what is missing"`
+	Since time.Time `json:"since"`
+	Why   string    `json:"why"`
 }

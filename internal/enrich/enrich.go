@@ -201,7 +201,7 @@ const (
 
 // Run learns processes and forgets the dead until ctx is done.
 func (e *Enricher) Run(ctx context.Context) error {
-	tidy, scan := time.NewTicker(tidyEvery), time.NewTicker(scanEvery)
+	tidy, scan := time.NewTimer(clock.Until(tidyEvery)), time.NewTimer(clock.Until(scanEvery))
 	defer tidy.Stop()
 	defer scan.Stop()
 	e.scan()
@@ -215,8 +215,10 @@ func (e *Enricher) Run(ctx context.Context) error {
 			}
 		case <-tidy.C:
 			e.work.tidy()
+			tidy.Reset(clock.Until(tidyEvery))
 		case <-scan.C:
 			e.scan()
+			scan.Reset(clock.Until(scanEvery))
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"huatuo/internal/kern/cgroup"
+	"huatuo/internal/kern/clock"
 	"huatuo/internal/kern/load"
 	"huatuo/internal/kern/ring"
 	"huatuo/internal/signal"
@@ -30,7 +31,8 @@ type Meta struct {
 // Spec is a probe before it runs.
 type Spec struct {
 	Meta
-	Config any // the defaults: a struct value with yaml and help tags
+	Config any    // the defaults: a struct value with yaml and help tags
+	Leans  []Lean // what the probe can do without, in the order in which it is given up
 	run    func(ctx context.Context, env *Env, cfg any) error
 }
 
@@ -39,9 +41,10 @@ type Spec struct {
 // calls env.Ready once its hooks are in place (Stream does it). It returns an error wrapping
 // errors.ErrUnsupported when this kernel lacks what the probe needs (it is not
 // tried again), and any other error when it cannot go on (the supervisor
-// restarts it with back-off).
-func New[C any](m Meta, defaults C, run func(ctx context.Context, env *Env, cfg C) error) Spec {
-	return Spec{m, defaults, func(ctx context.Context, env *Env, cfg any) error {
+// restarts it with back-off). leans are cheaper ways to run it, for when the
+// agent costs more than it may: they add up, in their order.
+func New[C any](m Meta, defaults C, run func(ctx context.Context, env *Env, cfg C) error, leans ...Lean) Spec {
+	return Spec{m, defaults, leans, func(ctx context.Context, env *Env, cfg any) error {
 		return run(ctx, env, cfg.(C))
 	}}
 }
@@ -93,15 +96,17 @@ type Loss struct {
 	Dropped  map[string]uint64 // by reason: ring_full, rate_limited, undecoded, …
 }
 
-// Every runs collect at once and then each d until ctx is done: the run of a
-// probe that polls for events.
+// Every runs collect at once and then each d, at the moments of clock.Until,
+// until ctx is done: the run of a probe that polls for events.
 func Every(ctx context.Context, d time.Duration, collect func() error) error {
-	t := time.NewTicker(d)
+	t := time.NewTimer(0)
 	defer t.Stop()
+	<-t.C
 	for {
 		if err := collect(); err != nil {
 			return err
 		}
+		t.Reset(clock.Until(d))
 		select {
 		case <-ctx.Done():
 			return nil

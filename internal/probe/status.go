@@ -17,6 +17,7 @@ const (
 	Unsupported State = "unsupported" // this kernel lacks what it needs; not tried again
 	Failed      State = "failed"      // cannot run; tried again with back-off
 	Disabled    State = "disabled"    // by configuration
+	Shed        State = "shed"        // ended because the agent cost too much: see package budget
 	Stopped     State = "stopped"
 )
 
@@ -25,10 +26,11 @@ type Status struct {
 	Name     string           `json:"name"`
 	Help     string           `json:"help"`
 	Source   string           `json:"source"`
-	State    State            `json:"state" enum:"starting,running,degraded,unsupported,failed,disabled,stopped"`
+	State    State            `json:"state" enum:"starting,running,degraded,unsupported,failed,disabled,shed,stopped"`
 	Reason   string           `json:"reason,omitempty" doc:"why it does not run, or what is missing"`
 	Hooks    []load.HookState `json:"hooks,omitempty"`
 	Since    time.Time        `json:"since" doc:"when it came into this state"`
 	Restarts int              `json:"restarts,omitempty"`
+	Lean     []string         `json:"lean,omitempty" doc:"what it does without at the moment, because the agent cost too much"`
 	Signals  []string         `json:"signals" doc:"names of the metrics and events it makes"`
 }

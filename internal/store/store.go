@@ -29,6 +29,7 @@ import (
 
 	"github.com/prometheus/prometheus/storage"
 
+	"huatuo/internal/kern/clock"
 	"huatuo/internal/signal"
 )
 
@@ -133,7 +134,7 @@ func Open(dir string, o Options, log *slog.Logger) (*Store, error) {
 // every runs f each d until ctx is done.
 func (s *Store) every(ctx context.Context, d time.Duration, f func(context.Context)) {
 	s.done.Go(func() {
-		t := time.NewTicker(d)
+		t := time.NewTimer(clock.Until(d))
 		defer t.Stop()
 		for {
 			select {
@@ -141,6 +142,7 @@ func (s *Store) every(ctx context.Context, d time.Duration, f func(context.Conte
 				return
 			case <-t.C:
 				f(ctx)
+				t.Reset(clock.Until(d))
 			}
 		}
 	})

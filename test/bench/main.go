@@ -124,7 +124,7 @@ func start(o options) (*agent, error) {
 	addr := l.Addr().String()
 	l.Close()
 	a := &agent{url: "http://" + addr, dir: dir}
-	a.cmd = exec.Command(o.agent, "--listen", addr, "--data", dir, "--log-level", "error")
+	a.cmd = exec.Command(o.agent, "--listen", addr, "--data", dir, "--log-level", "error", "--set", "budget.enforce=false")
 	a.cmd.Stderr = os.Stderr
 	if err := a.cmd.Start(); err != nil {
 		return nil, err

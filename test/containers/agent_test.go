@@ -64,7 +64,7 @@ func startAgent(t testing.TB, containers string) *agent {
 	addr := l.Addr().String()
 	l.Close()
 	a := &agent{t: t, url: "http://" + addr, log: &syncBuffer{}}
-	cmd := exec.Command(binary, "--config", cfg, "--listen", addr, "--data", filepath.Join(dir, "data"), "--set", "store.interval=1s")
+	cmd := exec.Command(binary, "--config", cfg, "--listen", addr, "--data", filepath.Join(dir, "data"), "--set", "store.interval=1s", "--set", "budget.enforce=false")
 	cmd.Stdout, cmd.Stderr = a.log, a.log
 	done := make(chan error, 1)
 	if err := startChild(cmd, done); err != nil {

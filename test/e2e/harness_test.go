@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -103,6 +104,9 @@ func startIn(t testing.TB, data string, args ...string) *agent {
 	needRoot(t)
 	addr := freePort(t)
 	a := &agent{t: t, url: "http://" + addr, data: data, log: &syncBuffer{}, done: make(chan error, 1)}
+	if !slices.ContainsFunc(args, func(s string) bool { return strings.HasPrefix(s, "budget.") }) {
+		args = append([]string{"--set", "budget.enforce=false"}, args...) // what a test loads must not make the agent lean
+	}
 	a.cmd = exec.Command(binary, append([]string{"--listen", addr, "--data", data}, args...)...)
 	a.cmd.Stderr, a.cmd.Stdout = a.log, a.log
 	if err := a.cmd.Start(); err != nil {

@@ -46,11 +46,13 @@ func NewDrainer() *Drainer {
 }
 
 func (d *Drainer) loop() {
-	t := time.NewTicker(DrainEvery)
-	defer t.Stop()
 	for {
+		// At multiples of the period, as clock.Until has it: the rest of the
+		// agent wakes up at these moments too.
+		t := time.NewTimer(DrainEvery - time.Duration(time.Now().UnixNano())%DrainEvery)
 		select {
 		case <-d.stop:
+			t.Stop()
 			return
 		case <-t.C:
 		}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"huatuo/internal/kern/cgroup"
+	"huatuo/internal/kern/clock"
 	"huatuo/internal/probe"
 	"huatuo/internal/signal"
 )
@@ -132,9 +133,10 @@ const critical = 15 * time.Second
 
 func (s *scanner) run(ctx context.Context) {
 	s.told = make(map[uint32]reported)
-	t := time.NewTicker(s.flights.every(s.stall))
+	every := s.flights.every(s.stall)
+	t := time.NewTimer(clock.Until(every))
 	defer t.Stop()
-	for {
+	for ; ; t.Reset(clock.Until(every)) {
 		select {
 		case <-ctx.Done():
 			return

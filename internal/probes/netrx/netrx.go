@@ -44,7 +44,7 @@ func Spec() probe.Spec {
 	}, Config{
 		Every: 16, Stack: 5 * time.Millisecond, TCP: 10 * time.Millisecond, User: 115 * time.Millisecond,
 		EventKnobs: probe.EventKnobs{Rate: 5, Burst: 10},
-	}, run)
+	}, run, probe.Without(probe.Sampling, "seven of eight samples", func(c *Config) { c.Every *= 8 }))
 }
 
 // stages by the number the program gives them.

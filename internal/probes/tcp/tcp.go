@@ -42,7 +42,7 @@ func Spec() probe.Spec {
 		RTTEvery:       32,
 		ListenInterval: 5 * time.Second,
 		EventKnobs:     probe.EventKnobs{Rate: 5, Burst: 10},
-	}, run)
+	}, run, probe.Without(probe.Sampling, "round-trip times", func(c *Config) { c.RTTEvery = 0 }))
 }
 
 // By the number the program gives them.

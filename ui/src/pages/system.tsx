@@ -44,7 +44,7 @@ function Rest({ books }: { books: Books }): JSX.Element {
 /** StateBadge colours a probe's state. */
 export function StateBadge({ p }: { p: Pick<Probe, "state"> }): JSX.Element {
   const { t } = useApp();
-  const kind: Record<string, string> = { running: "ok", degraded: "warning", failed: "critical", unsupported: "quiet", disabled: "quiet" };
+  const kind: Record<string, string> = { running: "ok", degraded: "warning", failed: "critical", unsupported: "quiet", disabled: "quiet", shed: "warning" };
   return <Badge kind={kind[p.state] ?? "info"}>{t(`state.${p.state}` as Key)}</Badge>;
 }
 
@@ -64,7 +64,7 @@ function Probes({ probes }: { probes: Probe[] }): JSX.Element {
           <tr key={p.name} data-probe={p.name}>
             <th scope="row"><a href={href(["system", "probe", p.name])}>{p.name}</a><span class="help">{p.help}</span></th>
             <td><StateBadge p={p} />{(p.restarts ?? 0) > 0 && <span class="help">{t("probe.restarts", { n: p.restarts! })}</span>}</td>
-            <td>{hookText(p, (hook, by) => t("probe.by", { hook, by }), (hook) => t("probe.not", { hook }))}{p.reason !== undefined && <span class="help reason">{p.reason}</span>}</td>
+            <td>{hookText(p, (hook, by) => t("probe.by", { hook, by }), (hook) => t("probe.not", { hook }))}{p.reason !== undefined && <span class="help reason">{p.reason}</span>}{(p.lean ?? []).length > 0 && <span class="help reason">{t("probe.lean", { what: p.lean!.join(", ") })}</span>}</td>
             <td class="r num">{(p.signals ?? []).length}</td>
             <td class="num"><Time at={p.since} /></td>
           </tr>
