@@ -36,7 +36,7 @@ func TestJSON(t *testing.T) {
 		"/api/v1/event-kinds":     `{"kinds":[{"name":"oom_kill","kind":"event","area":"memory","help":"A process was killed.","fields":[],"severity":"critical","probe":"oomkill"}]}`,
 		"/api/v1/probes":          `{"probes":[` + oom + `,"account":` + account + `},{"name":"cpu","help":"","source":"","state":"unsupported","reason":"no /proc","since":"2026-01-02T03:04:05Z","signals":[],"account":null}]}`,
 		"/api/v1/probes/oomkill":  `{"name":"oomkill","help":"","source":"","state":"running","since":"2026-01-02T03:04:05Z","readme":"# oomkill","signals":[{"name":"oom_kill","kind":"event","area":"","help":"","fields":[]}],"config":{"depth":3}}`,
-		"/api/v1/system":          `{"accounts":[` + account + `],"store":{"dir":"/data","metric_bytes":0,"metric_series":0,"event_bytes":0,"events":3,"set_aside":0,"retention":{"metric_age":"","metric_bytes":0,"event_age":"","event_bytes":0}},"sinks":[],"cost":{"cpu_ratio":0.001,"rss_bytes":1048576,"bpf_seconds_per_second":null,"goroutines":0,"start_seconds":0},"config":"listen: localhost:19704\n"}`,
+		"/api/v1/system":          `{"accounts":[` + account + `],"store":{"dir":"/data","metric_bytes":0,"metric_series":0,"event_bytes":0,"events":3,"set_aside":0,"retention":{"metric_age":"","metric_bytes":0,"event_age":"","event_bytes":0}},"sinks":[],"cost":{"cpu_ratio":0.001,"rss_bytes":1048576,"bpf_seconds_per_second":null,"goroutines":0,"start_seconds":0,"limit_ratio":null,"used_ratio":null,"shed":[]},"config":"listen: localhost:19704\n"}`,
 		"/api/v1/events?limit=2":  `{"events":[` + event(2) + "," + event(1) + `],"next":"` + id + `"}`,
 		"/api/v1/events?comm=nix": `{"events":[]}`,
 		"/api/v1/events/" + id:    event(1),

@@ -65,7 +65,7 @@ func (a *fakeAgent) StoreStatus() signal.StoreStatus {
 	return signal.StoreStatus{Dir: "/data", Events: 3}
 }
 func (a *fakeAgent) Sinks() []Sink                    { return nil }
-func (a *fakeAgent) Cost() Cost                       { return Cost{CPURatio: 0.001, RSSBytes: 1 << 20} }
+func (a *fakeAgent) Cost() Cost                       { return Cost{CPURatio: 0.001, RSSBytes: 1 << 20, Shed: []Shed{}} }
 func (a *fakeAgent) EffectiveConfig() (string, error) { return "listen: localhost:19704\n", nil }
 func (a *fakeAgent) Ready() error                     { return a.notReady }
 

@@ -146,8 +146,18 @@ export interface Probe {
   hooks?: Hook[] | null;
   since: string;
   restarts?: number;
+  lean?: string[] | null;
   signals: string[] | null;
   account?: Account | null;
+}
+
+/** Something that the agent gave up because it cost too much. */
+export interface Shed {
+  probe: string;
+  class: string;
+  what: string;
+  since: string;
+  why: string;
 }
 
 export interface ProbePage extends Omit<Probe, "signals"> {
@@ -172,7 +182,7 @@ export interface System {
   accounts: Account[] | null;
   store: StoreStatus | null;
   sinks: { name: string; state: string; queued: number; capacity: number; error?: string }[] | null;
-  cost: { cpu_ratio: number; rss_bytes: number; bpf_seconds_per_second: number | null; goroutines: number; start_seconds: number } | null;
+  cost: { cpu_ratio: number; rss_bytes: number; bpf_seconds_per_second: number | null; goroutines: number; start_seconds: number; limit_ratio: number | null; used_ratio: number | null; shed: Shed[] } | null;
   config: string;
 }
 
