@@ -1,6 +1,8 @@
 package e2e
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -38,6 +40,12 @@ func TestBrowser(t *testing.T) {
 	hogs(t, cg, 24)
 	a.event("sched_stall", 20*time.Second, func(d *signal.Document) bool { return len(d.KernelStack) > 0 })
 	a.event("packet_drop", 20*time.Second, func(*signal.Document) bool { return true })
+	a.eventually(40*time.Second, "two samples of the load", func() error {
+		if n, _ := a.query(fmt.Sprintf(`histogram_count(rate(huatuo_container_runqueue_wait_seconds{unit=%q}[1m]))`, cg.Path)); n == 0 {
+			return errors.New("no rate of the group's waits yet")
+		}
+		return nil
+	})
 	killHogs(t, cg)              // the browser wants the CPUs
 	time.Sleep(11 * time.Second) // two samples of history after the load
 
