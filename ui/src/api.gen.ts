@@ -428,13 +428,25 @@ export interface components {
             cpu_ratio: number;
             /** Format: int64 */
             goroutines: number;
+            /**
+             * Format: double
+             * @description share of all CPUs of the node that the agent and its BPF programs may take together; null when that is not enforced
+             */
+            limit_ratio: number | null;
             /** Format: int64 */
             rss_bytes: number;
+            /** @description what the agent does without because it cost too much, the oldest first */
+            shed: components["schemas"]["Shed"][];
             /**
              * Format: double
              * @description from exec to the first sample
              */
             start_seconds: number;
+            /**
+             * Format: double
+             * @description the share that they took when it was last measured; null before
+             */
+            used_ratio: number | null;
         };
         Document: {
             container?: components["schemas"]["Container"];
@@ -565,6 +577,8 @@ export interface components {
             };
             help: string;
             hooks?: components["schemas"]["HookState"][];
+            /** @description what it does without at the moment, because the agent cost too much */
+            lean?: string[];
             name: string;
             /** @description Markdown */
             readme: string;
@@ -580,7 +594,7 @@ export interface components {
             since: string;
             source: string;
             /** @enum {string} */
-            state: "starting" | "running" | "degraded" | "unsupported" | "failed" | "disabled" | "stopped";
+            state: "starting" | "running" | "degraded" | "unsupported" | "failed" | "disabled" | "shed" | "stopped";
         };
         MetricList: {
             metrics: components["schemas"]["CatalogEntry"][];
@@ -629,6 +643,8 @@ export interface components {
             account: components["schemas"]["Account"] | null;
             help: string;
             hooks?: components["schemas"]["HookState"][];
+            /** @description what it does without at the moment, because the agent cost too much */
+            lean?: string[];
             name: string;
             /** @description why it does not run, or what is missing */
             reason?: string;
@@ -643,7 +659,7 @@ export interface components {
             since: string;
             source: string;
             /** @enum {string} */
-            state: "starting" | "running" | "degraded" | "unsupported" | "failed" | "disabled" | "stopped";
+            state: "starting" | "running" | "degraded" | "unsupported" | "failed" | "disabled" | "shed" | "stopped";
         };
         Process: {
             cmdline?: string;
@@ -680,6 +696,16 @@ export interface components {
             /** @enum {string} */
             type?: "counter" | "gauge" | "histogram";
             unit?: string;
+        };
+        Shed: {
+            /** @enum {string} */
+            class: "detail" | "sampling" | "probe";
+            probe: string;
+            /** Format: date-time */
+            since: string;
+            /** @description what is missing */
+            what: string;
+            why: string;
         };
         Sink: {
             /**
