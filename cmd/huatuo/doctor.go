@@ -36,7 +36,15 @@ type checkup struct {
 	Missing      []missing      `json:"missing_capabilities"`
 	BPF          string         `json:"bpf"` // "usable", or why not
 	Lockdown     string         `json:"lockdown,omitempty"`
+	Names        []source       `json:"name_sources"`
 	Probes       []probe.Status `json:"probes"`
+}
+
+// source is where names of containers come from.
+type source struct {
+	Name   string `json:"name"`
+	State  string `json:"state"` // up, down or absent
+	Reason string `json:"reason,omitempty"`
 }
 
 // missing is a capability that this process does not have.
@@ -52,6 +60,7 @@ func (c *cli) doctorCmd() *cobra.Command {
 		Use:   "doctor",
 		Short: "Tell what this kernel offers, and which probe runs by which hook",
 		Long: `Start every probe, tell by which hook it runs or why it does not, and stop again.
+Tell also who gives containers their names.
 The exit code is 0 when every enabled probe runs, 1 when one does not, 2 for a mistake in the command.`,
 		Example: "  sudo huatuo doctor\n  sudo huatuo doctor -o json | jq '.probes[] | {name, state}'",
 		Args:    noArgs,
@@ -88,10 +97,13 @@ func (c *cli) doctor(cmd *cobra.Command, output string) error {
 	have, lack := capabilities()
 	r := checkup{
 		Kernel: app.KernelRelease(), Arch: runtime.GOARCH, BTF: e.Kernel().BTF(), Ring: e.Kernel().Ring(),
-		CgroupMode: e.CgroupMode(), Capabilities: names(have), Missing: []missing{}, BPF: "usable", Lockdown: lockdown(), Probes: e.Statuses(),
+		CgroupMode: e.CgroupMode(), Capabilities: names(have), Missing: []missing{}, Names: []source{}, BPF: "usable", Lockdown: lockdown(), Probes: e.Statuses(),
 	}
 	for _, c := range lack {
 		r.Missing = append(r.Missing, missing{c.name, c.needed, c.without})
+	}
+	for _, s := range e.NameSources() {
+		r.Names = append(r.Names, source{s.Name, string(s.State), s.Reason})
 	}
 	r.Flavour, r.WhyLegacy = e.Kernel().Flavour()
 	if err := e.Kernel().Usable(); err != nil {
@@ -116,7 +128,7 @@ func (c *cli) doctor(cmd *cobra.Command, output string) error {
 func (r *checkup) verdict() error {
 	var bad []string
 	for _, p := range r.Probes {
-		if p.State != probe.Running && p.State != probe.Degraded && p.State != probe.Disabled {
+		if p.State != probe.Running && p.State != probe.Degraded && p.State != probe.Disabled && p.State != probe.Absent {
 			bad = append(bad, p.Name)
 		}
 	}
@@ -144,6 +156,14 @@ func (r *checkup) print(out io.Writer) error {
 		if m.Needed {
 			fmt.Fprintf(w, "without %s\t%s\n", m.Name, m.Without)
 		}
+	}
+	fmt.Fprintln(w)
+	fmt.Fprintf(w, "NAMES FROM\tSTATE\tREMARK\n")
+	for _, s := range r.Names {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", s.Name, s.State, s.Reason)
+	}
+	if err := w.Flush(); err != nil { // the columns below have other widths
+		return err
 	}
 	fmt.Fprintln(w)
 	fmt.Fprintf(w, "PROBE\tSTATE\tHOOK\tBY\tREMARK\n")

@@ -245,6 +245,9 @@ func (e *Engine) Statuses() []probe.Status { return e.super.statuses() }
 // Kernel returns the kernel as the loader sees it.
 func (e *Engine) Kernel() *load.Kernel { return e.kernel }
 
+// NameSources tells who is asked for the names of containers, and how that goes.
+func (e *Engine) NameSources() []naming.Status { return e.names.Sources() }
+
 // CgroupMode tells how control groups are mounted: v1, v2, hybrid or none.
 func (e *Engine) CgroupMode() string {
 	if e.cgroup == nil {

@@ -24,9 +24,9 @@ var (
 		signal.Field{Name: "version", Help: "version of the agent"}, signal.Field{Name: "commit", Help: "commit that it was built from"},
 		signal.Field{Name: "goversion", Help: "version of Go that built it"})
 	probeState = selfMetric("huatuo_probe_state", signal.Gauge, "1", "State of a probe: 1 for the state that it is in.",
-		"state=\"failed\" or \"unsupported\" means that the probe's signals are missing, not zero.",
+		"state=\"failed\" or \"unsupported\" means that the probe's signals are missing, not zero; state=\"absent\" that the machine has no such device.",
 		signal.Field{Name: "probe", Help: "name of the probe"},
-		signal.Field{Name: "state", Help: "what it does", Values: []string{"starting", "running", "degraded", "unsupported", "failed", "disabled", "shed", "stopped"}})
+		signal.Field{Name: "state", Help: "what it does", Values: []string{"starting", "running", "degraded", "unsupported", "absent", "failed", "disabled", "shed", "stopped"}})
 	eventsObserved = selfMetric("huatuo_events_observed_total", signal.Counter, "1", "Events that met a probe's condition.",
 		"Equals dropped plus routed once the agent is at rest.", probeLabel)
 	eventsDropped = selfMetric("huatuo_events_dropped_total", signal.Counter, "1", "Events lost on the way to the sinks, by reason.",

@@ -130,6 +130,14 @@ func (s *supervisor) keep(ctx context.Context, p *supervised, cfg any) {
 			s.set(p, probe.Unsupported, err.Error())
 			return
 		}
+		if errors.Is(err, probe.ErrAbsent) {
+			s.set(p, probe.Absent, err.Error())
+			if !sleep(ctx, lastRetry) {
+				s.set(p, probe.Stopped, "")
+				return
+			}
+			continue
+		}
 		if err == nil {
 			err = errors.New("BUG: the probe ended without being told to")
 		}
@@ -138,16 +146,26 @@ func (s *supervisor) keep(ctx context.Context, p *supervised, cfg any) {
 		}
 		s.log.Error("probe failed; it is started again", "probe", p.spec.Name, "err", err, "in", wait)
 		s.set(p, probe.Failed, err.Error())
-		select {
-		case <-ctx.Done():
+		if !sleep(ctx, wait) {
 			s.set(p, probe.Stopped, "")
 			return
-		case <-time.After(wait):
 		}
 		wait = min(2*wait, lastRetry)
 		s.mu.Lock()
 		p.status.Restarts++
 		s.mu.Unlock()
+	}
+}
+
+// sleep waits for d; false when ctx was done before.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
 	}
 }
 

@@ -40,7 +40,7 @@ type Spec struct {
 // are the reference. run works until ctx is done and then returns nil; it
 // calls env.Ready once its hooks are in place (Stream does it). It returns an error wrapping
 // errors.ErrUnsupported when this kernel lacks what the probe needs (it is not
-// tried again), and any other error when it cannot go on (the supervisor
+// tried again), ErrAbsent when there is nothing to watch, and any other error when it cannot go on (the supervisor
 // restarts it with back-off). leans are cheaper ways to run it, for when the
 // agent costs more than it may: they add up, in their order.
 func New[C any](m Meta, defaults C, run func(ctx context.Context, env *Env, cfg C) error, leans ...Lean) Spec {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -102,7 +103,11 @@ func TestProbesRun(t *testing.T) {
 	if len(list.Probes) < 12 {
 		t.Errorf("%d probes", len(list.Probes))
 	}
+	devices := []string{"gpu", "nvme", "rdma", "thermal"} // a machine may have none of them
 	for _, p := range list.Probes {
+		if p.State == probe.Absent && slices.Contains(devices, p.Name) && p.Reason != "" {
+			continue
+		}
 		if p.State != probe.Running {
 			t.Errorf("%s is %s: %s", p.Name, p.State, p.Reason)
 		}
@@ -301,7 +306,7 @@ func TestCLI(t *testing.T) {
 		{[]string{"explain", "sched_stall"}, []string{"wait_seconds", "culprit"}},
 		{[]string{"config", "print", "--set", "store.interval=7s"}, []string{"7s", "store:"}},
 		{[]string{"config", "sample"}, []string{"# interval:", "runqueue"}},
-		{[]string{"doctor"}, []string{"kernel", "runqueue", "tp_btf", "capabilities"}},
+		{[]string{"doctor"}, []string{"kernel", "runqueue", "tp_btf", "capabilities", "NAMES FROM", "docker"}},
 		{[]string{"completion", "bash"}, []string{"complete"}},
 	} {
 		code, out, errs := cli(t, c.args...)

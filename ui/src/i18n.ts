@@ -365,6 +365,7 @@ export const TEXT = {
   "state.unsupported": ["unsupported", "不支持"],
   "state.failed": ["failed", "失败"],
   "state.disabled": ["disabled", "已禁用"],
+  "state.absent": ["nothing to watch", "无可观测对象"],
   "state.shed": ["shed", "因预算停止"],
   "state.stopped": ["stopped", "已停止"],
 

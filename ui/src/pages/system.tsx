@@ -44,7 +44,7 @@ function Rest({ books }: { books: Books }): JSX.Element {
 /** StateBadge colours a probe's state. */
 export function StateBadge({ p }: { p: Pick<Probe, "state"> }): JSX.Element {
   const { t } = useApp();
-  const kind: Record<string, string> = { running: "ok", degraded: "warning", failed: "critical", unsupported: "quiet", disabled: "quiet", shed: "warning" };
+  const kind: Record<string, string> = { running: "ok", degraded: "warning", failed: "critical", unsupported: "quiet", disabled: "quiet", absent: "quiet", shed: "warning" };
   return <Badge kind={kind[p.state] ?? "info"}>{t(`state.${p.state}` as Key)}</Badge>;
 }
 
