@@ -118,8 +118,8 @@ func TestLean(t *testing.T) {
 	s.Undo(whole)
 	check("back", knobs{0, 16}, 2)
 	s.Undo(sampling)
-	s.Undo(detail)
 	check("sampling back", knobs{0, 2}, 1)
+	s.Undo(detail)
 	check("detail back", knobs{1, 2}, 0)
 
 	s.Take(detail)
