@@ -594,7 +594,7 @@ export interface components {
             since: string;
             source: string;
             /** @enum {string} */
-            state: "starting" | "running" | "degraded" | "unsupported" | "failed" | "disabled" | "shed" | "stopped";
+            state: "starting" | "running" | "degraded" | "unsupported" | "absent" | "failed" | "disabled" | "shed" | "stopped";
         };
         MetricList: {
             metrics: components["schemas"]["CatalogEntry"][];
@@ -659,7 +659,7 @@ export interface components {
             since: string;
             source: string;
             /** @enum {string} */
-            state: "starting" | "running" | "degraded" | "unsupported" | "failed" | "disabled" | "shed" | "stopped";
+            state: "starting" | "running" | "degraded" | "unsupported" | "absent" | "failed" | "disabled" | "shed" | "stopped";
         };
         Process: {
             cmdline?: string;
