@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -32,6 +33,8 @@ type machine struct {
 	err     error
 	took    time.Duration
 	suites  []*outcome
+	again   []string        // suites that failed at first
+	log     string          // what the name of its console's file has besides the kernel's
 	result  json.RawMessage // what its agent told about itself
 
 	current *outcome
@@ -144,6 +147,43 @@ func (p *printer) suite(k kernel, o *outcome) {
 	}
 }
 
+// failing lists the suites that failed, and those that a guest which went away
+// did not come to.
+func (m *machine) failing(all []suite, smoke bool) []string {
+	if m.gone {
+		return nil
+	}
+	var names []string
+	for _, s := range all {
+		if m.k.runs(s.pkg) {
+			names = append(names, s.pkg)
+		}
+	}
+	if smoke && len(m.k.smoke) > 0 {
+		names = append(names, smokePkg)
+	}
+	return slices.DeleteFunc(names, func(n string) bool {
+		i := slices.IndexFunc(m.suites, func(o *outcome) bool { return o.suite == n })
+		return i >= 0 && len(m.suites[i].problems(m.k)) == 0
+	})
+}
+
+// merge takes the outcomes of a second guest in place of the first's.
+func (m *machine) merge(second *machine) {
+	for _, o := range second.suites {
+		m.again = append(m.again, o.suite)
+		if i := slices.IndexFunc(m.suites, func(was *outcome) bool { return was.suite == o.suite }); i >= 0 {
+			m.suites[i] = o
+		} else {
+			m.suites = append(m.suites, o)
+		}
+	}
+	if second.result != nil {
+		m.result = second.result
+	}
+	m.took += second.took
+}
+
 // bad tells whether the machine's run is a failure.
 func (m *machine) bad() bool {
 	if m.gone {
@@ -179,6 +219,9 @@ func summary(w io.Writer, ms []*machine) bool {
 		fmt.Fprintf(w, "%-5s %-13s %s, %s, control groups %s, %d CPU  %.1fs\n", word, m.k.name, m.release, m.k.arch, m.k.cgroup, m.k.cpus, m.took.Seconds())
 		if m.err != nil {
 			fmt.Fprintf(w, "      %v\n", m.err)
+		}
+		if len(m.again) > 0 {
+			fmt.Fprintf(w, "      ran in a second guest: %s\n", strings.Join(m.again, ", "))
 		}
 	}
 	if failed > 0 || ran == 0 {

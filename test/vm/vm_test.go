@@ -88,6 +88,28 @@ func TestSummary(t *testing.T) {
 	}
 }
 
+// TestAgain: what failed, and what a guest that went away left out, has a second guest.
+func TestAgain(t *testing.T) {
+	all := []suite{{pkg: "a"}, {pkg: "b"}, {pkg: "c"}}
+	m := &machine{k: kernel{name: "k", smoke: []string{"TestAgent"}}, err: os.ErrDeadlineExceeded,
+		suites: []*outcome{{suite: "a", passed: 1}, {suite: "b", code: 1}}}
+	if diff := cmp.Diff([]string{"b", "c", smokePkg}, m.failing(all, true)); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"b", "c"}, m.failing(all, false)); diff != "" {
+		t.Error(diff)
+	}
+	m.err = nil
+	m.merge(&machine{result: []byte("{}"), suites: []*outcome{{suite: "b", passed: 1}, {suite: "c", passed: 1}, {suite: smokePkg, code: 1}}})
+	if diff := cmp.Diff([]string{smokePkg}, m.failing(all, true)); diff != "" {
+		t.Error(diff)
+	}
+	var b bytes.Buffer
+	if summary(&b, []*machine{m}); !m.bad() || !strings.Contains(b.String(), "second guest: b, c, "+smokePkg) {
+		t.Errorf("%s", &b)
+	}
+}
+
 func TestChoose(t *testing.T) {
 	for _, c := range []struct{ words, want string }{
 		{"", "5.10 6.1-v1 6.1 6.12 newest 6.1-arm64 newest-arm64"},
