@@ -189,7 +189,7 @@ func TestKernelMemory(t *testing.T) {
 	}
 	// memory.stat lags behind by up to 2 s: the kernel sums per-CPU counters at intervals.
 	var wrong []string
-	for end := time.Now().Add(10 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(40 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) { // tail is slow in emulation
 		wrong = nil
 		s := e.Gather()
 		for name, r := range want {
