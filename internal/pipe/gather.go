@@ -112,10 +112,7 @@ func (g *Gatherer) Gather(ctx context.Context) ([]signal.Sample, error) {
 	todo := append([]*collector(nil), g.collectors...)
 	g.mu.Unlock()
 
-	var all []signal.Sample
-	for _, c := range todo {
-		all = append(all, g.call(c, now)...)
-	}
+	all := g.run(todo, now)
 	if g.mark != nil {
 		for i := range all {
 			all[i].Exemplar = g.mark(&all[i])
@@ -128,49 +125,138 @@ func (g *Gatherer) Gather(ctx context.Context) ([]signal.Sample, error) {
 	return all, nil
 }
 
-// call runs one collector, for at most the timeout.
-func (g *Gatherer) call(c *collector, now time.Time) []signal.Sample {
-	g.mu.Lock()
-	if c.busy || c.gone {
-		g.mu.Unlock()
-		return nil
-	}
-	c.busy = true
-	g.mu.Unlock()
-
-	b := &signal.Batch{Time: now}
-	done := make(chan error, 1)
-	go func() {
-		err := g.guard(c, b)
-		g.mu.Lock()
-		c.busy = false
-		g.mu.Unlock()
-		done <- err
-	}()
-	timer := time.NewTimer(g.timeout)
-	defer timer.Stop()
-	var err error
-	late := false
-	select {
-	case err = <-done:
-	case <-timer.C:
-		late = true // the batch still belongs to the call
-		err = fmt.Errorf("no answer within %v: left out until it returns", g.timeout)
-	}
+// Last returns the samples of the last round, nil before the first. It costs
+// nothing; the caller must not change them.
+func (g *Gatherer) Last() []signal.Sample {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if (err != nil) != c.failed {
-		c.failed = err != nil
-		if err != nil {
-			g.log.Warn("a collector fails", "probe", c.probe, "err", err)
-		} else {
-			g.log.Info("a collector works again", "probe", c.probe)
+	return g.last
+}
+
+// run calls collectors one after the other and returns their samples.
+//
+// They share one goroutine: to wake one for each, and to be woken by it, costs
+// more than most of them do. When one does not return in time, those behind it
+// go on in another goroutine.
+func (g *Gatherer) run(todo []*collector, now time.Time) []signal.Sample {
+	var all []signal.Sample
+	for len(todo) > 0 {
+		w := &worker{todo: todo, done: make(chan struct{})}
+		go w.work(g, now)
+		results := w.wait(g.timeout)
+		for i, r := range results {
+			if r.batch != nil { // else it is still busy with an earlier round
+				g.note(todo[i], r.err)
+				all = append(all, r.batch.Samples...)
+			}
+		}
+		todo = todo[len(results):]
+		if len(todo) > 0 {
+			g.note(todo[0], fmt.Errorf("no answer within %v: left out until it returns", g.timeout))
+			todo = todo[1:]
 		}
 	}
-	if late {
-		return nil
+	return all
+}
+
+// note logs when a collector begins to fail, and when it ends.
+func (g *Gatherer) note(c *collector, err error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if (err != nil) == c.failed {
+		return
 	}
-	return b.Samples
+	c.failed = err != nil
+	if err != nil {
+		g.log.Warn("a collector fails", "probe", c.probe, "err", err)
+	} else {
+		g.log.Info("a collector works again", "probe", c.probe)
+	}
+}
+
+// claim takes c for a call, unless it is in one or gone.
+func (g *Gatherer) claim(c *collector) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if c.busy || c.gone {
+		return false
+	}
+	c.busy = true
+	return true
+}
+
+func (g *Gatherer) release(c *collector) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	c.busy = false
+}
+
+// worker calls collectors until one takes too long and wait gives the worker up.
+type worker struct {
+	todo []*collector
+	done chan struct{}
+
+	mu      sync.Mutex
+	results []result  // of the first collectors; the next is running
+	since   time.Time // when it began
+	given   bool      // up: the results belong to wait
+}
+
+// result is what a collector returned; batch is nil when it was not called.
+type result struct {
+	batch *signal.Batch
+	err   error
+}
+
+func (w *worker) work(g *Gatherer, now time.Time) {
+	defer close(w.done)
+	for _, c := range w.todo {
+		w.mu.Lock()
+		w.since = time.Now()
+		w.mu.Unlock()
+		var r result
+		if g.claim(c) {
+			b := &signal.Batch{Time: now}
+			r.err = g.guard(c, b)
+			r.batch = b
+			g.release(c)
+		}
+		w.mu.Lock()
+		given := w.given
+		if !given {
+			w.results = append(w.results, r)
+		}
+		w.mu.Unlock()
+		if given {
+			return
+		}
+	}
+}
+
+// wait returns the results once all collectors have returned, or of those before
+// one that has been running for the timeout.
+func (w *worker) wait(timeout time.Duration) []result {
+	timer := time.NewTimer(timeout)
+	defer timer.Stop()
+	for {
+		select {
+		case <-w.done:
+			return w.results
+		case <-timer.C:
+		}
+		w.mu.Lock()
+		left := timeout - time.Since(w.since)
+		if w.since.IsZero() { // it has not begun
+			left = timeout
+		}
+		if left <= 0 && len(w.results) < len(w.todo) {
+			w.given = true
+			w.mu.Unlock()
+			return w.results
+		}
+		w.mu.Unlock()
+		timer.Reset(max(left, time.Millisecond))
+	}
 }
 
 // guard turns a panic of one collector into its error.

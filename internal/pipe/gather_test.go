@@ -109,10 +109,11 @@ func TestGatherIsolation(t *testing.T) {
 	g.Add(ctx, "bad", func(*signal.Batch) error { return errors.New("no") })
 	g.Add(ctx, "panic", func(*signal.Batch) error { panic("x") })
 	g.Add(ctx, "hung", func(b *signal.Batch) error { calls.Add(1); <-hang; b.Value(hostGauge, 2); return nil })
+	g.Add(ctx, "behind", func(b *signal.Batch) error { b.Value(hostGauge, 3); return nil })
 	for range 3 {
 		got, err := g.Gather(ctx)
-		if err != nil || len(got) != 1 || got[0].Value != 1 {
-			t.Fatalf("got %+v, %v: want the good sample alone", got, err)
+		if err != nil || len(got) != 2 || got[0].Value != 1 || got[1].Value != 3 {
+			t.Fatalf("got %+v, %v: want the good samples alone", got, err)
 		}
 	}
 	if f := g.Failing(); len(f) != 3 {

@@ -65,3 +65,30 @@ func TestVerdict(t *testing.T) {
 		}
 	}
 }
+
+func TestShort(t *testing.T) {
+	for d, want := range map[time.Duration]string{30 * time.Minute: "30m", 90 * time.Second: "1m30s", 2 * time.Hour: "2h", 10 * time.Second: "10s"} {
+		if got := short(d); got != want {
+			t.Errorf("%v: %s, want %s", d, got, want)
+		}
+	}
+}
+
+// TestSlack: more series in the store excuse as much memory, and no more.
+func TestSlack(t *testing.T) {
+	for _, c := range []struct {
+		series uint64 // at the end
+		rise   float64
+		flat   bool
+	}{{1000, 5e6, true}, {1000, 20e6, false}, {5000, 15e6, true}, {5000, 40e6, false}} {
+		var points []point
+		for i := range 21 {
+			f := float64(i) / 20
+			points = append(points, point{at: time.Duration(i) * time.Minute, rss: 1e8 + c.rise*2*f, series: 1000 + uint64(float64(c.series-1000)*f)})
+		}
+		r := newReport(20*time.Minute, points, [3]point{}, nil)
+		if q := r.quantities[0]; q.flat() != c.flat {
+			t.Errorf("%d series, %.0f MB: rise %.0f, slack %.0f", c.series, c.rise/1e6, q.grown, q.slack)
+		}
+	}
+}

@@ -39,7 +39,12 @@ type report struct {
 	final      [3]point
 	trouble    []string
 	quantities []*quantity
+	more       int64 // series at the end than when it began to be judged
 }
+
+// perSeries is what the store holds in memory of each series, for two hours
+// after its last sample: by design, so that it is no leak when there are more.
+const perSeries = 4096
 
 func newReport(d time.Duration, points []point, final [3]point, trouble []string) *report {
 	r := &report{d: d, points: points, final: final, trouble: trouble, quantities: []*quantity{
@@ -64,6 +69,10 @@ func newReport(d time.Duration, points []point, final [3]point, trouble []string
 		if len(t) > 1 {
 			q.grown = q.line.slope * (t[len(t)-1] - t[0])
 		}
+	}
+	if more := int64(judged[len(judged)-1].series) - int64(judged[0].series); more > 0 {
+		r.more = more
+		r.quantities[0].slack += float64(perSeries * more)
 	}
 	return r
 }
@@ -101,7 +110,7 @@ func (r *report) head(b *strings.Builder) {
 }
 
 func short(d time.Duration) string {
-	return strings.TrimSuffix(strings.TrimSuffix(d.String(), "0s"), "0m")
+	return strings.NewReplacer("h0m0s", "h", "m0s", "m").Replace(d.String())
 }
 
 func (r *report) verdict(b *strings.Builder) {
@@ -109,8 +118,8 @@ func (r *report) verdict(b *strings.Builder) {
 	if !r.ok() {
 		said = "**Failed.**"
 	}
-	fmt.Fprintf(b, "\n## Verdict\n\n%s A straight line is fitted to what was seen from %v on; what it rises in that time must be no more than the slack.\n\n",
-		said, r.from.Round(time.Second))
+	fmt.Fprintf(b, "\n## Verdict\n\n%s A straight line is fitted to what was seen from %v on; what it rises in that time must be no more than the slack. The slack of the memory has %d KiB for each series that the store had more at the end (%d); it keeps each for two hours.\n\n",
+		said, r.from.Round(time.Second), perSeries/1024, r.more)
 	b.WriteString("| | mean | noise (σ) | rise | slack | |\n|---|---|---|---|---|---|\n")
 	for _, q := range r.quantities {
 		v := "flat"
