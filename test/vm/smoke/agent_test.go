@@ -23,7 +23,7 @@ import (
 const listen = "127.0.0.1:19704"
 
 // patience with an emulated machine that shares its host with another.
-const patience = 20 * time.Second
+const patience = 60 * time.Second
 
 // agent is a running agent.
 type agent struct {
