@@ -28,10 +28,18 @@ struct io_key {
 	u32 op;
 };
 
+/* Sizes of requests in powers of two: up to 512 bytes, 1 KiB, … 16 MiB and beyond. The unit is half a byte, in which hist.h has these bounds. */
+struct io_sizes {
+	u64 zero;
+	u64 sum;
+	u64 slots[15];
+};
+
 struct io_stats {
 	struct ht_hist queue;	    /* made -> issued */
 	struct ht_hist_fine device; /* issued -> completed */
 	struct ht_hist_fine total;  /* made -> completed */
+	struct io_sizes size;
 	u64 bytes;
 	u64 requeues;
 	u64 errors[HT_IO_CLASSES];
@@ -390,6 +398,8 @@ static __always_inline int on_complete(void *ctx, bool btf, struct request *rq, 
 	is_issued = (1 - ht_equal(issued, 0)) & (1 - ht_less(now, issued));
 	is_queued = (1 - ht_equal(made, 0)) & (1 - ht_less(issued, made));
 	total = now - made;
+	if (s)
+		ht_add_flat((u64 *)&s->size, sizeof(s->size) / 8, 2 * (u64)left, ht_slot_flat(2 * (u64)left) >> 2);
 	if (is_timed) {
 		u64 slot = ht_slot_flat(ht_units(total));
 

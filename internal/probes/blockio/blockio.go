@@ -17,7 +17,7 @@ import (
 	"huatuo/internal/signal"
 )
 
-//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types -type io_wire -type io_key -type io_stats -type io_cgroup -type flight -type ht_hist -type ht_hist_fine bpf blockio.bpf.c -- -I../../../bpf/include -Wall -Werror -mcpu=v2
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types -type io_wire -type io_key -type io_stats -type io_sizes -type io_cgroup -type flight -type ht_hist -type ht_hist_fine bpf blockio.bpf.c -- -I../../../bpf/include -Wall -Werror -mcpu=v2
 //go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target bpfel -no-global-types bpfLegacy blockio.bpf.c -- -I../../../bpf/include -Wall -Werror -mcpu=v2 -DHT_LEGACY
 
 //go:embed README.md
@@ -37,7 +37,7 @@ func Spec() probe.Spec {
 		Readme: readme,
 		Source: "block:block_rq_insert, block_rq_issue, block_rq_complete, block_rq_requeue, block_rq_merge",
 		Since:  "4.18",
-		Emits: []*signal.Schema{queueSeconds, deviceSeconds, totalSeconds, bytesTotal, errorsTotal, requeues, inflight, unmeasured,
+		Emits: []*signal.Schema{queueSeconds, deviceSeconds, totalSeconds, sizeBytes, bytesTotal, errorsTotal, requeues, inflight, unmeasured,
 			containerSeconds, containerBytes, stalled, failed},
 	}, Config{
 		Stall:      time.Second,
@@ -45,7 +45,7 @@ func Spec() probe.Spec {
 	}, run)
 }
 
-// minStall keeps the scanner's period, a quarter of the threshold, sane.
+// minStall keeps the scanner's period sane.
 const minStall = 10 * time.Millisecond
 
 func run(ctx context.Context, env *probe.Env, cfg Config) error {

@@ -55,11 +55,19 @@ type bpfIoKey struct {
 	Op  uint32
 }
 
+type bpfIoSizes struct {
+	_     structs.HostLayout
+	Zero  uint64
+	Sum   uint64
+	Slots [15]uint64
+}
+
 type bpfIoStats struct {
 	_        structs.HostLayout
 	Queue    bpfHtHist
 	Device   bpfHtHistFine
 	Total    bpfHtHistFine
+	Size     bpfIoSizes
 	Bytes    uint64
 	Requeues uint64
 	Errors   [16]uint64

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"slices"
@@ -104,6 +105,7 @@ func testDisk(t *testing.T, o load.Options) {
 	hanging(t, env, d, cfg.Stall)
 	failing(t, env, d)
 	workload(t, env, d)
+	sized(t, env, d)
 
 	if err := env.Stop(); err != nil {
 		t.Fatal(err)
@@ -278,6 +280,44 @@ func workload(t *testing.T, env *probetest.Env, d *disk) {
 		}
 	}
 	t.Error("no reads in the cgroup's histogram")
+}
+
+// sized: requests of known sizes are in the buckets of those sizes.
+func sized(t *testing.T, env *probetest.Env, d *disk) {
+	sizes := func() *signal.Hist {
+		for _, s := range env.Gather() {
+			if s.Schema == sizeBytes && s.Labels[0] == d.Name && s.Labels[1] == "read" {
+				return s.Hist
+			}
+		}
+		t.Fatal("no sizes of reads")
+		return nil
+	}
+	f, err := os.OpenFile(d.Dev, os.O_RDONLY|syscall.O_DIRECT, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	buf := make([]byte, 64<<10)
+	buf = buf[4096-int(uintptr(unsafe.Pointer(&buf[0]))%4096):]
+	before := sizes()
+	total := 0
+	for _, n := range []int{4096, 4096, 16384, 16384, 16384, 20480} {
+		if _, err := f.ReadAt(buf[:n], 65536); err != nil {
+			t.Fatal(err)
+		}
+		total += n
+	}
+	after := sizes()
+	for bound, want := range map[int]uint64{4096: 2, 8192: 0, 16384: 3, 32768: 1} {
+		i := int(math.Log2(float64(bound))) - after.First
+		if got := after.Counts[i] - before.Counts[i]; got != want {
+			t.Errorf("%d requests of up to %d bytes, want %d", got, bound, want)
+		}
+	}
+	if after.Count-before.Count != 6 || after.Sum-before.Sum != float64(total) {
+		t.Errorf("%d requests of %g bytes in all, want 6 of %d", after.Count-before.Count, after.Sum-before.Sum, total)
+	}
 }
 
 // bound is the upper bound of bucket i.

@@ -50,7 +50,7 @@ func (t *flightTable) every(stall time.Duration) time.Duration {
 	if t.mem == nil {
 		return time.Second // a look costs 1 ms
 	}
-	return min(stall/4, time.Second)
+	return max(stall/4, min(stall, time.Second))
 }
 
 // each calls f with a copy of every slot that is taken. Programs write while it

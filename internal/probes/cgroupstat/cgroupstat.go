@@ -140,7 +140,7 @@ func (p *poller) close() {
 // group may be missing in a hierarchy, or have gone since the index was made.
 func (p *poller) collectGroup(b *signal.Batch, g *group) {
 	if p.round >= g.limitsDue {
-		g.limits = limits{}
+		g.limits = limits{held: g.limits.held[:0]}
 		for i := range p.limits {
 			if file, ok := p.readLimit(g, i); ok {
 				p.limits[i].add(&entry{group: g}, file)

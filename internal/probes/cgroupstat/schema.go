@@ -101,10 +101,11 @@ var (
 // emits lists every schema in the order of the docs.
 func emits() []*signal.Schema {
 	return []*signal.Schema{
-		cpuUsage, cpuSeconds, cpuPeriods, cpuThrottledPeriods, cpuThrottled, cpuBurst, cpuLimit,
+		cpuUsage, cpuSeconds, cpuPeriods, cpuThrottledPeriods, cpuThrottled, cpuBurst, cpuLimit, cpuWeight,
 		memoryUsage, memoryWorkingSet, memoryLimit, memorySwap, memoryAnon, memoryFile, memoryKernel, memoryShmem, memoryMapped,
 		memoryDirty, memoryWriteback, memorySlab, memorySocket, memoryFaults, memoryMajorFaults, memoryScanned, memoryReclaimed,
-		memoryRefaults, memoryEventsTotal,
-		pids, pidsLimit, ioBytes, ioOperations, pressureStall,
+		memoryRefaults, memoryEventsTotal, memoryPeak, memoryHigh, memoryProtection, memorySwapLimit, memorySwapEvents, memorySwapped,
+		memoryZswap, memoryZswapped, memoryHuge, memoryHugeAllocations, memoryUnevictable, memoryPageTables,
+		pids, pidsLimit, pidsRefused, ioBytes, ioOperations, pressureStall,
 	}
 }

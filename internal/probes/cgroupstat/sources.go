@@ -67,11 +67,15 @@ func limitsOf(l *cgroup.Layout) []source {
 	if l.IsV1("memory") {
 		name = "memory.limit_in_bytes"
 	}
-	return append(ss, source{"memory", []string{name}, func(e *entry, b []byte) { e.group.limits.memory = parseLimit(b) }})
+	ss = append(ss, source{"memory", []string{name}, func(e *entry, b []byte) { e.group.limits.memory = parseLimit(b) }})
+	return append(ss, slowOf(l)...)
 }
 
 // limits of a group; 0 means none.
-type limits struct{ quota, period, memory, pids uint64 }
+type limits struct {
+	quota, period, memory, pids uint64
+	held                        []held
+}
 
 // entry is what one round learns of one group.
 type entry struct {
@@ -102,6 +106,9 @@ func (e *entry) finish() {
 	}
 	if l.pids > 0 {
 		e.value(pidsLimit, float64(l.pids))
+	}
+	for _, h := range l.held {
+		e.value(h.schema, h.value, h.labels...)
 	}
 }
 

@@ -64,6 +64,19 @@ var memoryStatV2 = keyed{
 	"workingset_refault":      emit(memoryRefaults, 1, "file"), // before 5.9 only files were tracked
 	"workingset_refault_anon": emit(memoryRefaults, 1, "anon"),
 	"workingset_refault_file": emit(memoryRefaults, 1, "file"),
+	"anon_thp":                nonzero(memoryHuge, 1, "anon"),
+	"file_thp":                nonzero(memoryHuge, 1, "file"),
+	"shmem_thp":               nonzero(memoryHuge, 1, "shmem"),
+	"thp_fault_alloc":         nonzero(memoryHugeAllocations, 1, "fault"),
+	"thp_collapse_alloc":      nonzero(memoryHugeAllocations, 1, "collapse"),
+	"unevictable":             nonzero(memoryUnevictable, 1),
+	"pagetables":              emit(memoryPageTables, 1),
+	"zswap":                   nonzero(memoryZswap, 1),
+	"zswapped":                nonzero(memoryZswapped, 1),
+	"pswpin":                  nonzero(memorySwapped, 1, "in", "disk"),
+	"pswpout":                 nonzero(memorySwapped, 1, "out", "disk"),
+	"zswpin":                  nonzero(memorySwapped, 1, "in", "zswap"),
+	"zswpout":                 nonzero(memorySwapped, 1, "out", "zswap"),
 }
 
 // memoryStatV1 takes the lines that include the groups below.
@@ -76,6 +89,8 @@ var memoryStatV1 = keyed{
 	"total_dirty":                   emit(memoryDirty, 1),
 	"total_writeback":               emit(memoryWriteback, 1),
 	"total_swap":                    emit(memorySwap, 1),
+	"total_rss_huge":                nonzero(memoryHuge, 1, "anon"),
+	"total_unevictable":             nonzero(memoryUnevictable, 1),
 	"total_pgfault":                 emit(memoryFaults, 1),
 	"total_pgmajfault":              emit(memoryMajorFaults, 1),
 	"total_workingset_refault":      emit(memoryRefaults, 1, "file"),

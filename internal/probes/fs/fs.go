@@ -32,11 +32,11 @@ func Spec() probe.Spec {
 		Name:   "fs",
 		Help:   "Measures file systems: fsync, journal commits, pauses of writers, space, errors and read-only mounts.",
 		Readme: readme,
-		Source: "ext4:ext4_sync_file_*, ext4_error, jbd2:jbd2_*_commit, writeback:balance_dirty_pages, filemap:filemap_set_wb_err, mountinfo, statfs(2)",
+		Source: "ext4:ext4_sync_file_*, ext4_error, jbd2:jbd2_*_commit, writeback:balance_dirty_pages, filemap:filemap_set_wb_err, mountinfo, statfs(2), /sys/fs/{ext4,btrfs}",
 		Since:  "4.18",
 		Emits: []*signal.Schema{
 			fsync, commit, containerPauses, containerPauseSeconds,
-			size, free, inodes, inodesFree, readOnly, hung, failed, remounted,
+			size, free, inodes, inodesFree, readOnly, hung, errorsTotal, failed, remounted,
 		},
 	}, Config{
 		Interval:   10 * time.Second,
@@ -126,7 +126,12 @@ func run(ctx context.Context, env *probe.Env, cfg Config) error {
 	}
 	c := &collector{o: o, mounts: m, hz: tick(env.Root)}
 	env.Collect(load.Guard(o, c.collect))
-	env.Collect(func(b *signal.Batch) error { m.collect(b); return nil })
+	e := &errorCounts{root: env.Root}
+	env.Collect(func(b *signal.Batch) error {
+		m.collect(b)
+		e.collect(b)
+		return nil
+	})
 
 	watch, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
@@ -135,6 +140,7 @@ func run(ctx context.Context, env *probe.Env, cfg Config) error {
 			if err := m.look(); err != nil {
 				env.Log.Warn("cannot read mounts", "err", err)
 			}
+			e.look()
 			return nil
 		})
 	})

@@ -159,6 +159,13 @@ func slow(t *testing.T, env *probetest.Env, d *disk) {
 }
 
 func broken(t *testing.T, env *probetest.Env, d *disk) {
+	counted := func() float64 {
+		v, _ := probetest.Value(env.Gather(), errorsTotal.Name, d.Name, "ext4", "error")
+		return v
+	}
+	if n := counted(); n != 0 {
+		t.Errorf("a sound file system has %g errors", n)
+	}
 	trigger := filepath.Join("/sys/fs/ext4", d.Name, "trigger_fs_error")
 	if err := os.WriteFile(trigger, []byte("test"), 0); err != nil {
 		t.Fatal(err)
@@ -172,6 +179,11 @@ func broken(t *testing.T, env *probetest.Env, d *disk) {
 	r := env.WaitRecord(is("damage"))
 	if b := r.Body.(*FSError); int(r.Process.PID) != os.Getpid() || len(r.KernelIPs) == 0 || r.CgroupID == 0 || b.FSType != "ext4" || b.Function == "" || b.Line == 0 {
 		t.Errorf("%+v, process %+v", b, r.Process)
+	}
+	for end := time.Now().Add(10 * time.Second); counted() != 1; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%g errors are counted, want 1", counted())
+		}
 	}
 	for _, flags := range []uintptr{unix.MS_RDONLY, 0} {
 		if err := unix.Mount("", d.dir, "", unix.MS_REMOUNT|flags, ""); err != nil {

@@ -43,18 +43,21 @@ func Spec() probe.Spec {
 }
 
 var (
+	waitField = signal.Field{Name: "wait", Help: "io: a block device; network_fs: a file server or FUSE; journal: a file system's log; memory: to be reclaimed or written back; lock: a lock of the kernel; other", Values: classNames()}
+
 	waiting = &signal.Schema{
 		Name: "huatuo_tasks_uninterruptible", Kind: signal.Metric, Type: signal.Gauge, Unit: "1",
 		Area: signal.AreaProcess, Scope: signal.Host,
 		Help:   "Tasks that wait and cannot be interrupted (state D), by what for.",
 		Read:   "They are part of the load average. Some in io are a busy disk; the same number for minutes are tasks that hang.",
-		Fields: []signal.Field{{Name: "wait", Help: "io: a block device; network_fs: a file server or FUSE; journal: a file system's log; memory: to be reclaimed or written back; lock: a lock of the kernel; other", Values: classNames()}},
+		Fields: []signal.Field{waitField},
 	}
 	containerWaiting = &signal.Schema{
 		Name: "huatuo_container_tasks_uninterruptible", Kind: signal.Metric, Type: signal.Gauge, Unit: "1",
 		Area: signal.AreaProcess, Scope: signal.Workload,
-		Help: "Tasks of the workload that wait and cannot be interrupted (state D).",
-		Read: "A workload whose tasks all wait does nothing, though it is running; its hung_task events tell what for.",
+		Help:   "Tasks of the workload that wait and cannot be interrupted (state D), by what for.",
+		Read:   "A workload whose tasks all wait does nothing, though it is running; its hung_task events tell where. Absent while none waits.",
+		Fields: []signal.Field{waitField},
 	}
 	hung = &signal.Schema{
 		Name: "huatuo_tasks_hung", Kind: signal.Metric, Type: signal.Gauge, Unit: "1",
@@ -64,7 +67,7 @@ var (
 	}
 )
 
-// minThreshold keeps the period of the walks, a quarter of it, sane.
+// minThreshold keeps the period of the walks, a fifth of it, sane.
 const minThreshold = 400 * time.Millisecond
 
 func run(ctx context.Context, env *probe.Env, cfg Config) error {
@@ -138,8 +141,8 @@ type sample struct {
 }
 
 func newWatch(env *probe.Env, o *load.Object, threshold time.Duration) *watch {
-	// A quarter of the threshold sees a task three times before it is one.
-	w := &watch{env: env, every: min(threshold/4, 5*time.Second), tracker: tracker{threshold: threshold}}
+	// A fifth of the threshold sees a task four times before it is one.
+	w := &watch{env: env, every: min(threshold/5, 5*time.Second), tracker: tracker{threshold: threshold}}
 	if o.Attached(walkHook) {
 		w.source = &iterSource{o: o, symbol: env.Symbol}
 	} else {
@@ -193,18 +196,22 @@ func (w *watch) collect(b *signal.Batch) error {
 		return nil // not known is not zero
 	}
 	classes := make(map[string]int)
-	groups := make(map[uint64]int)
+	type part struct {
+		cgroup uint64
+		class  string
+	}
+	groups := make(map[part]int)
 	for i := range s.tasks {
 		classes[s.tasks[i].class]++
 		if id := s.tasks[i].cgroup; id != 0 {
-			groups[id]++
+			groups[part{id, s.tasks[i].class}]++
 		}
 	}
 	for _, c := range classNames() {
 		b.Value(waiting, float64(classes[c]), c)
 	}
-	for id, n := range groups {
-		b.WorkloadValue(containerWaiting, id, float64(n))
+	for g, n := range groups {
+		b.WorkloadValue(containerWaiting, g.cgroup, float64(n), g.class)
 	}
 	b.Value(hung, float64(s.hung))
 	return nil

@@ -288,17 +288,17 @@ func TestGather(t *testing.T) {
 	if err := w.collect(b); err != nil || len(b.Samples) != 0 {
 		t.Errorf("%v, %+v", err, b.Samples)
 	}
-	w.last.Store(&sample{tasks: []task{{class: classIO, cgroup: 5}, {class: classIO, cgroup: 5}, {class: classOther}}, hung: 1})
+	w.last.Store(&sample{tasks: []task{{class: classIO, cgroup: 5}, {class: classIO, cgroup: 5}, {class: classOther}, {class: classLock, cgroup: 5}}, hung: 1})
 	if err := w.collect(b); err != nil {
 		t.Fatal(err)
 	}
 	if n, _ := probetest.Value(b.Samples, waiting.Name, classIO); n != 2 {
 		t.Errorf("%v wait for I/O", n)
 	}
-	if n, ok := probetest.Value(b.Samples, waiting.Name, classLock); n != 0 || !ok {
+	if n, ok := probetest.Value(b.Samples, waiting.Name, classLock); n != 1 || !ok {
 		t.Errorf("%v wait for a lock, %v", n, ok)
 	}
-	if n, _ := probetest.WorkloadValue(b.Samples, containerWaiting.Name, 5); n != 2 {
+	if n, _ := probetest.WorkloadValue(b.Samples, containerWaiting.Name, 5, classIO); n != 2 {
 		t.Errorf("%v of the workload", n)
 	}
 	if n, _ := probetest.Value(b.Samples, hung.Name); n != 1 {

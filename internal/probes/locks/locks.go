@@ -38,7 +38,7 @@ func Spec() probe.Spec {
 		Stall:      20 * time.Millisecond,
 		Long:       100 * time.Microsecond,
 		EventKnobs: probe.EventKnobs{Rate: 5, Burst: 10},
-	}, run)
+	}, run, probe.Without(probe.Detail, "waits by lock, but long ones", func(c *Config) { c.Long = c.Stall }))
 }
 
 // types by the number the program gives them; those that sleep come first.
