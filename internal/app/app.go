@@ -129,6 +129,7 @@ func (a *App) newServer() error {
 	o := console.Options{
 		Agent: agentView{a}, Hub: a.hub, Log: a.log, Listen: c.Listen,
 		Scrape:     a.scrape(),
+		Latest:     a.engine.gather.Last,
 		ConfigFile: c.Web.ConfigFile, TokenFile: c.Web.TokenFile,
 		AllowAnonymous: c.Web.AllowAnonymous, AllowedHosts: c.Web.AllowedHosts,
 	}

@@ -52,6 +52,7 @@ func (s *Server) register(mux *http.ServeMux) huma.API {
 	api := humago.New(mux, config)
 	s.registerAgent(api)
 	s.registerEvents(api)
+	s.registerCulprits(api)
 	describeRaw(api)
 	loosen(api)
 	return api
@@ -280,7 +281,16 @@ func (s *Server) timeline(ctx context.Context, in *timelineParams) (timeline, er
 // read runs a query of the event store under the query timeout and gives its
 // errors a status.
 func (s *Server) read(ctx context.Context, query func(context.Context) error) error {
-	if s.opt.Events == nil {
+	return s.ask(ctx, s.opt.Events != nil, "read events", query)
+}
+
+// readMetrics is read for the metric history.
+func (s *Server) readMetrics(ctx context.Context, query func(context.Context) error) error {
+	return s.ask(ctx, s.opt.Metrics != nil, "query metrics", query)
+}
+
+func (s *Server) ask(ctx context.Context, kept bool, what string, query func(context.Context) error) error {
+	if !kept {
 		return huma.Error503ServiceUnavailable(noStore)
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.opt.QueryTimeout)
@@ -290,7 +300,7 @@ func (s *Server) read(ctx context.Context, query func(context.Context) error) er
 		return nil
 	}
 	switch typeOf(err) {
-	case badDataError:
+	case badDataError, executionError:
 		return huma.Error422UnprocessableEntity(err.Error())
 	case notFoundError:
 		return huma.Error404NotFound(err.Error())
@@ -299,8 +309,8 @@ func (s *Server) read(ctx context.Context, query func(context.Context) error) er
 	case canceledError:
 		return huma.NewError(statusGone, "the client has gone")
 	default:
-		s.log.Error("read events", "error", err)
-		return huma.Error500InternalServerError("read events: " + err.Error())
+		s.log.Error(what, "error", err)
+		return huma.Error500InternalServerError(what + ": " + err.Error())
 	}
 }
 

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/gzhttp"
+
+	"huatuo/internal/signal"
 )
 
 // DefaultListen is the address in use when the configuration has none.
@@ -42,6 +44,9 @@ type Options struct {
 	Metrics Metrics      // nil without a store
 	Scrape  http.Handler // serves /metrics
 	Hub     *Hub         // nil makes an empty one
+	// Latest gives the samples of the last gathering round, whose notes the
+	// history has not; nil for none. It returns at once.
+	Latest func() []signal.Sample
 
 	QueryTimeout time.Duration // 30 s when zero
 	Log          *slog.Logger

@@ -179,8 +179,10 @@ func docs(from, to int) []*signal.Document {
 
 // fakeMetrics answers by expression.
 type fakeMetrics struct {
-	mu   sync.Mutex
-	last string
+	mu       sync.Mutex
+	last     string
+	culprits promql.Vector
+	fail     error
 }
 
 func (m *fakeMetrics) note(format string, args ...any) {
@@ -190,6 +192,9 @@ func (m *fakeMetrics) note(format string, args ...any) {
 }
 
 func (m *fakeMetrics) answer(ctx context.Context, expr string) (Result, error) {
+	if strings.Contains(expr, culpritMetric) {
+		return Result{Value: m.culprits}, m.fail
+	}
 	switch expr {
 	case "broken(":
 		return Result{}, typedError{"bad_data", "1:8: parse error: unclosed left parenthesis"}

@@ -29,7 +29,8 @@ type folder struct {
 type partKey struct {
 	schema *signal.Schema
 	cgroup uint64
-	labels string
+	peer   uint64
+	labels string // as the collector gave them: a workload's name may change
 }
 
 type part struct {
@@ -50,6 +51,8 @@ type total struct {
 	value    float64
 	hist     *signal.Hist
 	exemplar *signal.Exemplar
+	note     string
+	noted    float64   // value of the sample that note is from: the largest tells most
 	round    time.Time // the last in which a cgroup reported
 }
 
@@ -68,14 +71,21 @@ func (f *folder) fold(in []signal.Sample, now time.Time) []signal.Sample {
 			out = append(out, *s)
 			continue
 		}
-		key := totalKey{schema: s.Schema, labels: join(s.Labels), who: f.who(s.CgroupID)}
+		who := f.who(s.CgroupID)
+		labels, own := s.Labels, join(s.Labels)
+		key := totalKey{schema: s.Schema, labels: own, who: who}
+		if s.Peer != 0 {
+			labels = f.peer(s.Peer, who)
+			key.labels = join(labels)
+		}
 		t := f.totals[key]
 		if t == nil {
-			t = &total{labels: append(append([]string(nil), s.Labels...), key.who[:]...)}
+			t = &total{labels: append(append([]string(nil), labels...), who[:]...)}
 			f.totals[key] = t
 		}
 		if t.round != now {
 			t.round = now
+			t.note, t.noted = "", -1
 			touched = append(touched, t)
 			keys = append(keys, key)
 			if s.Schema.Type == signal.Gauge {
@@ -85,10 +95,13 @@ func (f *folder) fold(in []signal.Sample, now time.Time) []signal.Sample {
 		if s.Exemplar != nil {
 			t.exemplar = s.Exemplar
 		}
-		f.add(t, s, key.labels, now)
+		if s.Note != "" && s.Value > t.noted {
+			t.note, t.noted = s.Note, s.Value
+		}
+		f.add(t, s, own, now)
 	}
 	for i, t := range touched {
-		o := signal.Sample{Schema: keys[i].schema, Labels: t.labels, Value: t.value, Exemplar: t.exemplar}
+		o := signal.Sample{Schema: keys[i].schema, Labels: t.labels, Value: t.value, Exemplar: t.exemplar, Note: t.note}
 		if t.hist != nil {
 			o.Hist = t.hist.Clone()
 		}
@@ -107,13 +120,30 @@ func (f *folder) who(cgroup uint64) [4]string {
 	return [4]string{2: Other}
 }
 
+// peer returns the values of signal.PeerFields for a sample of who.
+func (f *folder) peer(cgroup uint64, who [4]string) []string {
+	p := f.who(cgroup)
+	switch p {
+	case [4]string{2: Other}:
+		return signal.NoPeer(signal.PeerOther)
+	case who:
+		return append([]string{signal.PeerSelf}, p[:]...)
+	default:
+		return append([]string{signal.PeerWorkload}, p[:]...)
+	}
+}
+
 // add adds to t what s has more than in the round before.
 func (f *folder) add(t *total, s *signal.Sample, labels string, now time.Time) {
 	if s.Schema.Type == signal.Gauge {
+		if s.Schema.Unit == "ratio" { // a sum of shares means nothing: the highest is told
+			t.value = max(t.value, s.Value)
+			return
+		}
 		t.value += s.Value
 		return
 	}
-	k := partKey{s.Schema, s.CgroupID, labels}
+	k := partKey{s.Schema, s.CgroupID, s.Peer, labels}
 	p := f.parts[k]
 	if p == nil {
 		p = &part{}

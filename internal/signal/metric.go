@@ -35,9 +35,11 @@ type Sample struct {
 	Schema   *Schema
 	Labels   []string // values, in the order of Schema.Fields; WorkloadLabels follow once the gatherer has resolved CgroupID
 	CgroupID uint64   // of a Workload sample as a collector gives it
+	Peer     uint64   // cgroup id of the other workload, likewise; the gatherer then fills Labels (PeerFields)
 	Value    float64  // counter or gauge
 	Hist     *Hist    // histogram
 	Exemplar *Exemplar
+	Note     string // shown beside the value by who reads this round; not part of the series, and kept nowhere
 }
 
 // Exemplar ties a histogram or counter to one captured event.

@@ -143,7 +143,7 @@ type Frame struct {
 	Module   string `json:"module,omitempty"`  // kernel module, or path of the ELF file
 	File     string `json:"file,omitempty"`    // source file where line tables exist
 	Line     int    `json:"line,omitempty"`    //
-	Offset   uint64 `json:"offset,omitempty"`  // of an unknown user frame: offset in the file
+	Offset   uint64 `json:"offset,omitempty"`  // of an unknown user frame: offset in the file; of a kernel frame in a report of the kernel: offset in the function
 	Missing  string `json:"missing,omitempty"` // why the frame has no name
 }
 

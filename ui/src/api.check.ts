@@ -27,6 +27,7 @@ export type Checks = [
   Fits<Sent["Account"], ours.Account>,
   Fits<Sent["HookState"], ours.Hook>,
   Fits<Sent["ProbeStatus"], ours.Probe>,
+  Fits<Sent["CulpritPair"], ours.CulpritPair>,
   Fits<Sent["StoreStatus"], ours.StoreStatus>,
   Fits<Sent["SystemInfo"], ours.System>,
   Fits<Sent["Manual"], Omit<ours.ProbePage, "account">>,

@@ -297,6 +297,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/workloads/culprits": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Who ran while a workload waited for a CPU */
+        get: operations["listCulprits"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/healthz": {
         parameters: {
             query?: never;
@@ -447,6 +464,47 @@ export interface components {
              * @description the share that they took when it was last measured; null before
              */
             used_ratio: number | null;
+        };
+        Culprit: {
+            container: string;
+            /**
+             * @description another workload, the one that waited itself, nobody, nobody because the quota of the one that waited was used up, or those without series of their own
+             * @enum {string}
+             */
+            kind: "workload" | "self" | "idle" | "quota" | "other";
+            namespace: string;
+            pod: string;
+            /** @description systemd unit or path of a cgroup, where there is no container */
+            unit: string;
+        };
+        CulpritList: {
+            /** Format: date-time */
+            from: string;
+            /** @description longest first */
+            pairs: components["schemas"]["CulpritPair"][];
+            /** Format: date-time */
+            to: string;
+        };
+        CulpritPair: {
+            /** @description the culprit's command that lately stayed longest on the CPU; missing when the agent has not seen it since it started */
+            command?: string;
+            culprit: components["schemas"]["Culprit"];
+            /**
+             * Format: double
+             * @description for how long, summed over the tasks that waited
+             */
+            seconds: number;
+            /**
+             * Format: double
+             * @description of victim_seconds
+             */
+            share: number;
+            victim: components["schemas"]["Workload"];
+            /**
+             * Format: double
+             * @description how long the victim waited for all of its culprits
+             */
+            victim_seconds: number;
         };
         Document: {
             container?: components["schemas"]["Container"];
@@ -774,6 +832,13 @@ export interface components {
             step_seconds: number;
             /** Format: date-time */
             to: string;
+        };
+        Workload: {
+            container: string;
+            namespace: string;
+            pod: string;
+            /** @description systemd unit or path of a cgroup, where there is no container */
+            unit: string;
         };
     };
     responses: never;
@@ -1549,6 +1614,74 @@ export interface operations {
             };
             /** @description Error */
             default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    listCulprits: {
+        parameters: {
+            query?: {
+                /** @description RFC 3339 or Unix seconds; an hour before to when missing */
+                from?: string;
+                /** @description RFC 3339 or Unix seconds; now when missing */
+                to?: string;
+                namespace?: string;
+                pod?: string;
+                container?: string;
+                unit?: string;
+                /** @description what the workload that the names select is in a pair */
+                role?: "victim" | "culprit" | "either";
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CulpritList"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Gateway Timeout */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };

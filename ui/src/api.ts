@@ -166,6 +166,24 @@ export interface ProbePage extends Omit<Probe, "signals"> {
   config: Record<string, unknown> | null;
 }
 
+/** Names of a workload, as its series have them. */
+export interface WorkloadNames {
+  namespace: string;
+  pod: string;
+  container: string;
+  unit: string;
+}
+
+/** One who waited for a CPU, and one who had it meanwhile. */
+export interface CulpritPair {
+  victim: WorkloadNames;
+  culprit: WorkloadNames & { kind: "workload" | "self" | "idle" | "quota" | "other" };
+  seconds: number;
+  share: number;
+  victim_seconds: number;
+  command?: string;
+}
+
 export interface StoreStatus {
   dir?: string;
   error?: string;
@@ -254,6 +272,7 @@ export const api = {
   probes: (s?: AbortSignal) => get<{ probes: Probe[] | null }>("probes", {}, s).then((r) => r.probes ?? []),
   probe: (name: string, s?: AbortSignal) => get<ProbePage>(`probes/${encodeURIComponent(name)}`, {}, s),
   system: (s?: AbortSignal) => get<System>("system", {}, s),
+  culprits: (p: Params, s?: AbortSignal) => get<{ pairs: CulpritPair[] }>("workloads/culprits", p, s).then((r) => r.pairs),
   query: (query: string, time: number, s?: AbortSignal) => series("query", { query, time }, s),
   queryRange: (query: string, start: number, end: number, step: number, s?: AbortSignal) => series("query_range", { query, start, end, step }, s),
   labelValues: (label: string, match: string, start: number, end: number, s?: AbortSignal) =>

@@ -13,6 +13,13 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type bpfBlame struct {
+	_       structs.HostLayout
+	Ns      uint64
+	Longest uint64
+	Comm    [16]uint8
+}
+
 type bpfCpuState struct {
 	_    structs.HostLayout
 	Wait [2]struct {
@@ -25,9 +32,29 @@ type bpfCpuState struct {
 	Involuntary uint64
 	Collisions  uint64
 	Since       uint64
-	Next        uint32
-	_           [4]byte
-	Runs        [8]bpfRun
+	Turns       struct {
+		_    structs.HostLayout
+		Now  uint32
+		_    [4]byte
+		Turn [16]struct {
+			_       structs.HostLayout
+			Start   uint64
+			Cgroup  uint64
+			Longest uint64
+			Comm    [16]uint8
+		}
+	}
+	Next  uint32
+	_     [4]byte
+	Runs  [8]bpfRun
+	Apart [8]uint64
+}
+
+type bpfGroup struct {
+	_      structs.HostLayout
+	Cgroup uint64
+	Last   uint64
+	Hist   bpfHtHist
 }
 
 type bpfHtHist struct {
@@ -35,6 +62,12 @@ type bpfHtHist struct {
 	Zero  uint64
 	Sum   uint64
 	Slots [27]uint64
+}
+
+type bpfPair struct {
+	_       structs.HostLayout
+	Victim  uint64
+	Culprit uint64
 }
 
 type bpfRun struct {
@@ -81,7 +114,10 @@ const (
 	bpfMapHtScratch            = "ht_scratch"
 	bpfMapHtStats              = "ht_stats"
 	bpfMapMigrations           = "migrations"
+	bpfMapPairs                = "pairs"
+	bpfMapSlots                = "slots"
 	bpfMapStamps               = "stamps"
+	bpfMapTakeovers            = "takeovers"
 	bpfProgSchedMigrateTaskBtf = "sched_migrate_task_btf"
 	bpfProgSchedMigrateTaskRaw = "sched_migrate_task_raw"
 	bpfProgSchedSwitchBtf      = "sched_switch_btf"
@@ -90,10 +126,12 @@ const (
 	bpfProgSchedWakeupNewBtf   = "sched_wakeup_new_btf"
 	bpfProgSchedWakeupNewRaw   = "sched_wakeup_new_raw"
 	bpfProgSchedWakeupRaw      = "sched_wakeup_raw"
+	bpfVarCulpritNs            = "culprit_ns"
 	bpfVarHtCgroupSubsys       = "ht_cgroup_subsys"
 	bpfVarHtUseRing            = "ht_use_ring"
 	bpfVarSchedStallBurst      = "sched_stall_burst"
 	bpfVarSchedStallPeriodNs   = "sched_stall_period_ns"
+	bpfVarSilentNs             = "silent_ns"
 	bpfVarStallNs              = "stall_ns"
 )
 
@@ -161,17 +199,22 @@ type bpfMapSpecs struct {
 	HtScratch  *ebpf.MapSpec `ebpf:"ht_scratch"`
 	HtStats    *ebpf.MapSpec `ebpf:"ht_stats"`
 	Migrations *ebpf.MapSpec `ebpf:"migrations"`
+	Pairs      *ebpf.MapSpec `ebpf:"pairs"`
+	Slots      *ebpf.MapSpec `ebpf:"slots"`
 	Stamps     *ebpf.MapSpec `ebpf:"stamps"`
+	Takeovers  *ebpf.MapSpec `ebpf:"takeovers"`
 }
 
 // bpfVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
+	CulpritNs          *ebpf.VariableSpec `ebpf:"culprit_ns"`
 	HtCgroupSubsys     *ebpf.VariableSpec `ebpf:"ht_cgroup_subsys"`
 	HtUseRing          *ebpf.VariableSpec `ebpf:"ht_use_ring"`
 	SchedStallBurst    *ebpf.VariableSpec `ebpf:"sched_stall_burst"`
 	SchedStallPeriodNs *ebpf.VariableSpec `ebpf:"sched_stall_period_ns"`
+	SilentNs           *ebpf.VariableSpec `ebpf:"silent_ns"`
 	StallNs            *ebpf.VariableSpec `ebpf:"stall_ns"`
 }
 
@@ -203,7 +246,10 @@ type bpfMaps struct {
 	HtScratch  *ebpf.Map `ebpf:"ht_scratch"`
 	HtStats    *ebpf.Map `ebpf:"ht_stats"`
 	Migrations *ebpf.Map `ebpf:"migrations"`
+	Pairs      *ebpf.Map `ebpf:"pairs"`
+	Slots      *ebpf.Map `ebpf:"slots"`
 	Stamps     *ebpf.Map `ebpf:"stamps"`
+	Takeovers  *ebpf.Map `ebpf:"takeovers"`
 }
 
 func (m *bpfMaps) Close() error {
@@ -216,7 +262,10 @@ func (m *bpfMaps) Close() error {
 		m.HtScratch,
 		m.HtStats,
 		m.Migrations,
+		m.Pairs,
+		m.Slots,
 		m.Stamps,
+		m.Takeovers,
 	)
 }
 
@@ -224,10 +273,12 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
+	CulpritNs          *ebpf.Variable `ebpf:"culprit_ns"`
 	HtCgroupSubsys     *ebpf.Variable `ebpf:"ht_cgroup_subsys"`
 	HtUseRing          *ebpf.Variable `ebpf:"ht_use_ring"`
 	SchedStallBurst    *ebpf.Variable `ebpf:"sched_stall_burst"`
 	SchedStallPeriodNs *ebpf.Variable `ebpf:"sched_stall_period_ns"`
+	SilentNs           *ebpf.Variable `ebpf:"silent_ns"`
 	StallNs            *ebpf.Variable `ebpf:"stall_ns"`
 }
 

@@ -24,14 +24,19 @@ const (
 	bpfLegacyMapHtScratch            = "ht_scratch"
 	bpfLegacyMapHtStats              = "ht_stats"
 	bpfLegacyMapMigrations           = "migrations"
+	bpfLegacyMapPairs                = "pairs"
+	bpfLegacyMapSlots                = "slots"
 	bpfLegacyMapStamps               = "stamps"
+	bpfLegacyMapTakeovers            = "takeovers"
 	bpfLegacyProgSchedMigrateTaskRaw = "sched_migrate_task_raw"
 	bpfLegacyProgSchedSwitchRaw      = "sched_switch_raw"
 	bpfLegacyProgSchedWakeupNewRaw   = "sched_wakeup_new_raw"
 	bpfLegacyProgSchedWakeupRaw      = "sched_wakeup_raw"
+	bpfLegacyVarCulpritNs            = "culprit_ns"
 	bpfLegacyVarHtCgroupSubsys       = "ht_cgroup_subsys"
 	bpfLegacyVarSchedStallBurst      = "sched_stall_burst"
 	bpfLegacyVarSchedStallPeriodNs   = "sched_stall_period_ns"
+	bpfLegacyVarSilentNs             = "silent_ns"
 	bpfLegacyVarStallNs              = "stall_ns"
 )
 
@@ -95,16 +100,21 @@ type bpfLegacyMapSpecs struct {
 	HtScratch  *ebpf.MapSpec `ebpf:"ht_scratch"`
 	HtStats    *ebpf.MapSpec `ebpf:"ht_stats"`
 	Migrations *ebpf.MapSpec `ebpf:"migrations"`
+	Pairs      *ebpf.MapSpec `ebpf:"pairs"`
+	Slots      *ebpf.MapSpec `ebpf:"slots"`
 	Stamps     *ebpf.MapSpec `ebpf:"stamps"`
+	Takeovers  *ebpf.MapSpec `ebpf:"takeovers"`
 }
 
 // bpfLegacyVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfLegacyVariableSpecs struct {
+	CulpritNs          *ebpf.VariableSpec `ebpf:"culprit_ns"`
 	HtCgroupSubsys     *ebpf.VariableSpec `ebpf:"ht_cgroup_subsys"`
 	SchedStallBurst    *ebpf.VariableSpec `ebpf:"sched_stall_burst"`
 	SchedStallPeriodNs *ebpf.VariableSpec `ebpf:"sched_stall_period_ns"`
+	SilentNs           *ebpf.VariableSpec `ebpf:"silent_ns"`
 	StallNs            *ebpf.VariableSpec `ebpf:"stall_ns"`
 }
 
@@ -136,7 +146,10 @@ type bpfLegacyMaps struct {
 	HtScratch  *ebpf.Map `ebpf:"ht_scratch"`
 	HtStats    *ebpf.Map `ebpf:"ht_stats"`
 	Migrations *ebpf.Map `ebpf:"migrations"`
+	Pairs      *ebpf.Map `ebpf:"pairs"`
+	Slots      *ebpf.Map `ebpf:"slots"`
 	Stamps     *ebpf.Map `ebpf:"stamps"`
+	Takeovers  *ebpf.Map `ebpf:"takeovers"`
 }
 
 func (m *bpfLegacyMaps) Close() error {
@@ -149,7 +162,10 @@ func (m *bpfLegacyMaps) Close() error {
 		m.HtScratch,
 		m.HtStats,
 		m.Migrations,
+		m.Pairs,
+		m.Slots,
 		m.Stamps,
+		m.Takeovers,
 	)
 }
 
@@ -157,9 +173,11 @@ func (m *bpfLegacyMaps) Close() error {
 //
 // It can be passed to loadBpfLegacyObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfLegacyVariables struct {
+	CulpritNs          *ebpf.Variable `ebpf:"culprit_ns"`
 	HtCgroupSubsys     *ebpf.Variable `ebpf:"ht_cgroup_subsys"`
 	SchedStallBurst    *ebpf.Variable `ebpf:"sched_stall_burst"`
 	SchedStallPeriodNs *ebpf.Variable `ebpf:"sched_stall_period_ns"`
+	SilentNs           *ebpf.Variable `ebpf:"silent_ns"`
 	StallNs            *ebpf.Variable `ebpf:"stall_ns"`
 }
 

@@ -8,7 +8,7 @@
  * array indexed by the low bits of the pid: a hash with update and delete
  * costs four times as much on this path (docs/reference/cost.md). Two runnable
  * tasks that share a slot overwrite each other; the pid in the slot tells, and
- * the sample is dropped and counted.
+ * the sample is dropped and counted. culprit.h has who ran meanwhile.
  */
 #include "huatuo.h"
 #include "hist.h"
@@ -23,7 +23,14 @@ HT_CONST(u64, stall_ns, 50000000);
 HT_CONST(u64, sched_stall_period_ns, 100000000);
 HT_CONST(u64, sched_stall_burst, 10);
 
+#include "culprit.h"
+#include "group.h"
+
 enum wait_kind { WAKEUP, PREEMPT, WAIT_KINDS };
+
+#define THROTTLED 2  /* flag beside the kind: its group had no quota left */
+#define DONE_SHIFT 2 /* above it: how much of the wait is charged, */
+#define DONE_UNIT 10 /* in units of 1024 ns: 30 bits are 18 minutes */
 
 struct stamp {
 	u64 ts;
@@ -49,39 +56,29 @@ struct run {
 	u8 comm[16];
 };
 
-/* Everything the host-wide part touches in one switch, in one value. */
+/* Everything that is written in each switch, in one value. */
 struct cpu_state {
 	struct ht_hist_fine wait[WAIT_KINDS];
 	u64 voluntary;
 	u64 involuntary;
 	u64 collisions;
 	u64 since; /* when the running task got the CPU */
-	u32 next;  /* slot of runs to fill */
+	struct turns turns;
+	u32 next; /* slot of runs to fill */
 	struct run runs[RUNS];
+	u64 apart[8]; /* a cache line that keeps the next CPU's value out of this one's last */
 };
 
+/*
+ * By CPU number. Not a per-CPU map: when a waiting task moves, any CPU may read
+ * the turns of the one that it leaves.
+ */
 struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1); /* user space knows how many CPUs there are */
 	__type(key, u32);
 	__type(value, struct cpu_state);
 } cpus SEC(".maps");
-
-/* 4096 cgroups: a node runs hundreds; the least recently used go first. */
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_PERCPU_HASH);
-	__uint(max_entries, 4096);
-	__type(key, u64);
-	__type(value, struct ht_hist);
-} cgroups SEC(".maps");
-
-/* Where a new cgroup's histogram is copied from: too large for the stack. */
-struct {
-	__uint(type, BPF_MAP_TYPE_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, u32);
-	__type(value, struct ht_hist);
-} empty SEC(".maps");
 
 struct sched_stall_wire {
 	u64 ts;	    /* bpf_ktime_get_ns() when the victim got the CPU */
@@ -122,7 +119,7 @@ static __always_inline int on_wakeup(void *ctx, bool btf, struct task_struct *p)
 	u32 pid = HT_READ(btf, p, pid);
 
 	if (pid)
-		enqueue(pid, bpf_ktime_get_ns(), WAKEUP);
+		enqueue(pid, bpf_ktime_get_ns(), throttled(btf, p) ? WAKEUP | THROTTLED : WAKEUP);
 	return 0;
 }
 
@@ -176,69 +173,85 @@ static __always_inline int stall(void *ctx, bool btf, struct task_struct *prev, 
 	return 0;
 }
 
-static __always_inline void observe_cgroup(u64 id, u64 waited)
-{
-	struct ht_hist *h = bpf_map_lookup_elem(&cgroups, &id);
-	u32 zero = 0;
+/* How much of a wait is charged already, ns. */
+static __always_inline u64 charged(u32 kind) { return (u64)(kind >> DONE_SHIFT) << DONE_UNIT; }
 
-	if (!h) {
-		h = bpf_map_lookup_elem(&empty, &zero);
-		if (!h)
-			return;
-		bpf_map_update_elem(&cgroups, &id, h, BPF_NOEXIST);
-		h = bpf_map_lookup_elem(&cgroups, &id);
-		if (!h)
-			return;
+/* What happens to the one that gives the CPU up. */
+static __always_inline void leave(struct cpu_state *c, bool btf, bool preempt, struct task_struct *prev, u64 now)
+{
+	u32 pid = HT_READ(btf, prev, pid);
+	u64 ran = c->since ? now - c->since : 0; /* the first switch that is seen */
+
+	if (pid) {
+		if (preempt || ht_task_runnable(btf, prev)) {
+			enqueue(pid, now, throttled(btf, prev) ? PREEMPT | THROTTLED : PREEMPT);
+			c->involuntary++;
+		} else {
+			c->voluntary++;
+		}
+		name_turn(&c->turns, prev, ran);
 	}
-	ht_observe(h, waited);
+	/* A shorter stay cannot be the culprit of a stall; idle ones tell that the victim was throttled. */
+	if (ran >= HT_GET(stall_ns) >> 5) {
+		describe_run(&c->runs[c->next & (RUNS - 1)], btf, prev, now, c->since);
+		c->next++;
+	}
+}
+
+/* How long next has waited: -1 when that is not known. */
+static __always_inline s64 waited_for(struct cpu_state *c, struct stamp *s, u32 pid, u64 now)
+{
+	s64 waited;
+
+	if (!s || !s->ts)
+		return -1;
+	if (s->pid != pid) {
+		c->collisions++;
+		return -1;
+	}
+	waited = now - s->ts;
+	s->ts = 0;
+	return waited < 0 ? 0 : waited; /* stamped on another CPU a moment later */
 }
 
 static __always_inline int on_switch(void *ctx, bool btf, bool preempt, struct task_struct *prev,
 				     struct task_struct *next)
 {
-	u64 now = bpf_ktime_get_ns(), waited, since;
-	u32 zero = 0, slot, pid;
-	struct cpu_state *c = bpf_map_lookup_elem(&cpus, &zero);
+	u32 cpu = bpf_get_smp_processor_id(), pid, kind, slot;
+	struct cpu_state *c = bpf_map_lookup_elem(&cpus, &cpu);
+	u64 now = bpf_ktime_get_ns(), since, group = IDLE;
 	struct stamp *s;
+	s64 waited;
 
 	if (!c)
 		return 0;
-	pid = HT_READ(btf, prev, pid);
-	if (pid) {
-		if (preempt || ht_task_runnable(btf, prev)) {
-			enqueue(pid, now, PREEMPT);
-			c->involuntary++;
-		} else {
-			c->voluntary++;
-		}
-	}
+	leave(c, btf, preempt, prev, now);
 	since = c->since;
 	c->since = now;
-	/* A shorter stay cannot be the culprit of a stall; idle ones tell that the victim was throttled. */
-	if (now - since >= HT_GET(stall_ns) >> 5) {
-		describe_run(&c->runs[c->next & (RUNS - 1)], btf, prev, now, since);
-		c->next++;
-	}
-
 	pid = HT_READ(btf, next, pid);
-	if (!pid)
+	if (!pid) {
+		take_turn(&c->turns, IDLE, now);
 		return 0;
+	}
+	group = ht_cgroup_id(btf, next);
 	slot = pid & (STAMPS - 1);
 	s = bpf_map_lookup_elem(&stamps, &slot);
-	if (!s || !s->ts)
-		return 0;
-	if (s->pid != pid) {
-		c->collisions++;
-		return 0;
+	waited = waited_for(c, s, pid, now);
+	if (s && waited >= 0) {
+		kind = s->kind;
+		ht_observe_fine(&c->wait[kind & 1], waited);
+		observe_cgroup(group, waited, now);
+		if (waited >= (s64)HT_GET(culprit_ns)) {
+			name_turn_at_least(&c->turns, prev);
+			if (kind & THROTTLED)
+				charge(group, QUOTA, waited, NULL);
+			else
+				charge_turns(&c->turns, group, now - waited + charged(kind), now);
+		}
+		if (waited >= (s64)HT_GET(stall_ns))
+			stall(ctx, btf, prev, next, c, since, now, waited, kind & 1);
 	}
-	waited = now - s->ts;
-	s->ts = 0;
-	if ((s64)waited < 0) /* stamped on another CPU a moment later */
-		waited = 0;
-	ht_observe_fine(&c->wait[s->kind & 1], waited);
-	observe_cgroup(ht_cgroup_id(btf, next), waited);
-	if (waited >= HT_GET(stall_ns))
-		stall(ctx, btf, prev, next, c, since, now, waited, s->kind & 1);
+	take_turn(&c->turns, group, now);
 	return 0;
 }
 
@@ -252,6 +265,32 @@ struct {
 	__type(value, u64);
 } migrations SEC(".maps");
 
+/* What a task has waited for so far is charged to those of the CPU that it leaves. */
+static __always_inline void moves(bool btf, struct task_struct *p)
+{
+	u32 pid = HT_READ(btf, p, pid), slot = pid & (STAMPS - 1), cpu;
+	struct stamp *s = bpf_map_lookup_elem(&stamps, &slot);
+	struct cpu_state *c;
+	u64 now, from;
+
+	/*
+	 * A task that sleeps and is woken on another CPU moves as well: it is not
+	 * runnable yet, and its stamp, if any, is of a wakeup that came while it ran.
+	 */
+	if (!s || !s->ts || s->pid != pid || s->kind & THROTTLED || !ht_task_runnable(btf, p))
+		return;
+	now = bpf_ktime_get_ns();
+	from = s->ts + charged(s->kind);
+	if ((s64)(now - from) < (s64)HT_GET(culprit_ns))
+		return;
+	cpu = cpu_of(btf, p);
+	c = bpf_map_lookup_elem(&cpus, &cpu);
+	if (!c)
+		return;
+	charge_turns(&c->turns, ht_cgroup_id(btf, p), from, now);
+	s->kind = (s->kind & 1) | (u32)((now - s->ts) >> DONE_UNIT) << DONE_SHIFT;
+}
+
 static __always_inline int on_migrate(void *ctx, bool btf, struct task_struct *p)
 {
 	u32 zero = 0;
@@ -259,6 +298,7 @@ static __always_inline int on_migrate(void *ctx, bool btf, struct task_struct *p
 
 	if (n)
 		*n += 1;
+	moves(btf, p);
 	return 0;
 }
 

@@ -5,6 +5,7 @@ import type { JSX } from "preact";
 import { api, type Schema } from "../api";
 import type { Key } from "../i18n";
 import { EventTable } from "../parts/eventtable";
+import { CulpritSides } from "../parts/matrix";
 import { rangeKey } from "../parts/panel";
 import { Time } from "../parts/time";
 import { Timeline } from "../parts/timeline";
@@ -47,6 +48,7 @@ function Known({ kind, name, match, query }: { kind: Kind; name: string; match: 
       <Identity kind={kind} name={name} match={match} />
       {gone ? <section class="card"><Notice title={t("work.gone")}>{t("work.gone.do")}</Notice></section> : <WorkTiles tiles={WORK_TILES} match={match} />}
       {kind === "pod" && !gone && <Containers match={match} query={query} />}
+      {!gone && <CulpritSides match={match} />}
       <Events match={match} />
       {present === null && <Loading height={300} />}
       {present !== null && !gone && <Charts work={work} match={match} present={present} area={query.get("area") ?? ""} />}

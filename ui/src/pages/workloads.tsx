@@ -3,6 +3,7 @@
 /** Workloads: every container, pod, unit and other cgroup in one table, searched, filtered by kind, grouped, and sorted by any column. */
 import type { JSX } from "preact";
 import type { Key } from "../i18n";
+import { CulpritMatrix } from "../parts/matrix";
 import { rangeKey } from "../parts/panel";
 import { Notice, Show } from "../parts/ui";
 import { fullName, orderOf, WorkTable, type Order } from "../parts/worktable";
@@ -27,6 +28,7 @@ export function WorkloadsPage({ query }: { query: URLSearchParams }): JSX.Elemen
         <Show of={table} height={420}>{(d) => <Body query={query} rows={d.rows} complete={d.complete} />}</Show>
       </section>
       {table.data?.complete === false && <p class="hint">{t("work.newest", { n: NEWEST })}</p>}
+      <CulpritMatrix query={query} />
     </div>
   );
 }

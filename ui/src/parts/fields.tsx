@@ -147,8 +147,13 @@ function List({ v }: { v: unknown[] }): JSX.Element {
 
 /** frameText is one line of a copied stack. */
 function frameText(f: Frame): string {
-  return `${f.function}${f.module ? ` (${f.module}${f.offset ? `+0x${f.offset.toString(16)}` : ""})` : ""}${f.file ? ` ${f.file}:${f.line ?? 0}` : ""}`;
+  return `${f.function}${inKernel(f) ? at(f) : ""}${f.module ? ` (${f.module}${inKernel(f) ? "" : at(f)})` : ""}${f.file ? ` ${f.file}:${f.line ?? 0}` : ""}`;
 }
+
+/** inKernel tells a frame of the kernel, whose offset is in the function, from one of a program, whose offset is in the file. */
+const inKernel = (f: Frame) => f.module === undefined || !f.module.includes("/");
+
+const at = (f: Frame) => (f.offset ? `+0x${f.offset.toString(16)}` : "");
 
 /** Frames lists a stack, innermost first. */
 export function Frames({ list }: { list: Frame[] }): JSX.Element {
@@ -160,8 +165,8 @@ export function Frames({ list }: { list: Frame[] }): JSX.Element {
       <ol class="frames" tabIndex={0}>
         {list.map((f) => (
           <li class={f.missing !== undefined ? "missing" : ""} title={f.missing}>
-            <span class="fn">{f.function}</span>
-            {f.module !== undefined && <span class="mod" title={f.module}>{f.module.split("/").pop()}{f.offset !== undefined && f.offset !== 0 && `+0x${f.offset.toString(16)}`}</span>}
+            <span class="fn">{f.function}{inKernel(f) && at(f)}</span>
+            {f.module !== undefined && <span class="mod" title={f.module}>{f.module.split("/").pop()}{!inKernel(f) && at(f)}</span>}
             {f.file !== undefined && <span class="src">{f.file}:{f.line}</span>}
           </li>
         ))}
