@@ -1,5 +1,4 @@
-// Package kmsg reads the kernel's log from /dev/kmsg, record by record and
-// without waiting.
+// Package kmsg reads the kernel's log from /dev/kmsg, record by record.
 //
 // Anybody with the right to write to /dev/kmsg can put lines into the log: a
 // record's Facility is 0 for those of the kernel.
@@ -7,6 +6,7 @@ package kmsg
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"strconv"
@@ -22,6 +22,7 @@ type Record struct {
 	Seq       uint64        // grows by one with each record
 	SinceBoot time.Duration // the kernel's local clock, near CLOCK_MONOTONIC
 	Text      string        // valid UTF-8, without the newline at its end
+	Caller    string        // who wrote it, "T12" task 12, "C3" CPU 3 in an interrupt; empty without CONFIG_PRINTK_CALLER
 }
 
 // maxRecord is the longest record the kernel gives: a shorter buffer is an error.
@@ -30,6 +31,7 @@ const maxRecord = 8192
 // Reader reads the log. It is not safe for concurrent use.
 type Reader struct {
 	fd   int
+	wake int // eventfd that ends a Wait, 0: none yet
 	buf  []byte
 	next uint64 // sequence number that is expected, 0: any
 	lost uint64
@@ -49,8 +51,48 @@ func Open(path string) (*Reader, error) {
 	return &Reader{fd: fd, buf: make([]byte, maxRecord)}, nil
 }
 
-// Close ends reading.
-func (r *Reader) Close() error { return unix.Close(r.fd) }
+// Close ends reading. No Wait may be under way.
+func (r *Reader) Close() error {
+	if r.wake != 0 {
+		unix.Close(r.wake)
+	}
+	return unix.Close(r.fd)
+}
+
+// Wait returns when there is a record to read, when d has passed, or when ctx
+// is done. A negative d has no end. It can return early.
+func (r *Reader) Wait(ctx context.Context, d time.Duration) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	if r.wake == 0 {
+		fd, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
+		if err != nil {
+			return fmt.Errorf("make an eventfd: %w", err)
+		}
+		r.wake = fd
+	}
+	woken := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(woken)
+		one := [8]byte{1, 1, 1, 1, 1, 1, 1, 1} // not zero in either byte order
+		unix.Write(r.wake, one[:])             // fails when it is at its limit, and then it is readable
+	})
+	defer func() {
+		if !stop() {
+			<-woken // it may not write to a descriptor that Close has closed
+		}
+	}()
+	ms := -1
+	if d >= 0 {
+		ms = int(min((d+time.Millisecond-1)/time.Millisecond, 1<<30))
+	}
+	_, err := unix.Poll([]unix.PollFd{{Fd: int32(r.fd), Events: unix.POLLIN}, {Fd: int32(r.wake), Events: unix.POLLIN}}, ms)
+	if err != nil && !errors.Is(err, unix.EINTR) {
+		return fmt.Errorf("wait for the kernel log: %w", err)
+	}
+	return nil
+}
 
 // Lost returns how many records were overwritten before they were read, or
 // could not be understood.
@@ -112,6 +154,11 @@ func Parse(b []byte) (Record, error) {
 	us, err := strconv.ParseUint(string(fields[2]), 10, 53) // 285 years
 	if err != nil {
 		return r, errForm
+	}
+	if len(fields) == 4 {
+		_, caller, _ := bytes.Cut(fields[3], []byte(",caller="))
+		caller, _, _ = bytes.Cut(caller, []byte{','})
+		r.Caller = string(bytes.ToValidUTF8(caller, nil))
 	}
 	r.Level, r.Facility = int(prio&7), int(prio>>3)
 	r.SinceBoot = time.Duration(us) * time.Microsecond

@@ -1,6 +1,7 @@
 package kmsg
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -8,6 +9,8 @@ import (
 	"testing"
 	"time"
 	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestParse(t *testing.T) {
@@ -16,13 +19,13 @@ func TestParse(t *testing.T) {
 		want Record
 		ok   bool
 	}{
-		{"6,339,5140900,-;NET: Registered PF_NETLINK\n", Record{6, 0, 339, 5140900 * time.Microsecond, "NET: Registered PF_NETLINK"}, true},
-		{"3,1,0,c,caller=T1;a\n SUBSYSTEM=block\n DEVICE=b8:0\n", Record{3, 0, 1, 0, "a"}, true},
-		{"30,7,2,-;systemd[1]: a; b, c\n", Record{6, 3, 7, 2 * time.Microsecond, "systemd[1]: a; b, c"}, true},
-		{"6,2,3;x", Record{6, 0, 2, 3 * time.Microsecond, "x"}, true},
-		{`6,2,3,-;tab\x09back\x5cslash \x, \x5`, Record{6, 0, 2, 3 * time.Microsecond, "tab\tback\\slash \\x, \\x5"}, true},
-		{`6,2,3,-;\xc3\xbc \xff`, Record{6, 0, 2, 3 * time.Microsecond, "ü \uFFFD"}, true},
-		{"6,2,3,-;\n", Record{6, 0, 2, 3 * time.Microsecond, ""}, true},
+		{"6,339,5140900,-;NET: Registered PF_NETLINK\n", Record{6, 0, 339, 5140900 * time.Microsecond, "NET: Registered PF_NETLINK", ""}, true},
+		{"3,1,0,c,caller=T1;a\n SUBSYSTEM=block\n DEVICE=b8:0\n", Record{3, 0, 1, 0, "a", "T1"}, true},
+		{"30,7,2,-;systemd[1]: a; b, c\n", Record{6, 3, 7, 2 * time.Microsecond, "systemd[1]: a; b, c", ""}, true},
+		{"6,2,3;x", Record{6, 0, 2, 3 * time.Microsecond, "x", ""}, true},
+		{`6,2,3,-;tab\x09back\x5cslash \x, \x5`, Record{6, 0, 2, 3 * time.Microsecond, "tab\tback\\slash \\x, \\x5", ""}, true},
+		{`6,2,3,-;\xc3\xbc \xff`, Record{6, 0, 2, 3 * time.Microsecond, "ü \uFFFD", ""}, true},
+		{"6,2,3,-;\n", Record{6, 0, 2, 3 * time.Microsecond, "", ""}, true},
 		{"", Record{}, false},
 		{"6,2,3,-\n", Record{}, false},
 		{"6,2;x\n", Record{}, false},
@@ -111,6 +114,42 @@ func TestKernelLog(t *testing.T) {
 	if got[2].Seq < got[0].Seq+2 || r.Lost() != 0 {
 		t.Errorf("sequence %d … %d, %d lost", got[0].Seq, got[2].Seq, r.Lost())
 	}
+}
+
+// TestWait: a pipe stands for the log.
+func TestWait(t *testing.T) {
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_NONBLOCK|unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(p[1])
+	r := &Reader{fd: p[0], buf: make([]byte, maxRecord)}
+	defer r.Close()
+	ctx, cancel := context.WithCancel(t.Context())
+	start := time.Now()
+	if err := r.Wait(ctx, 20*time.Millisecond); err != nil || time.Since(start) < 20*time.Millisecond {
+		t.Errorf("nothing to read: %v after %v", err, time.Since(start))
+	}
+	wait := func(what string, before func()) {
+		t.Helper()
+		done := make(chan error)
+		go func() { done <- r.Wait(ctx, -1) }()
+		before()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Errorf("%s: %v", what, err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: Wait does not return", what)
+		}
+	}
+	wait("a record comes", func() { unix.Write(p[1], []byte("6,1,2,-;x\n")) })
+	if rec, ok, err := r.Next(); !ok || err != nil || rec.Text != "x" {
+		t.Errorf("after Wait: %+v, %v, %v", rec, ok, err)
+	}
+	wait("the context ends", cancel)
+	wait("it has ended", func() {})
 }
 
 func TestOpen(t *testing.T) {

@@ -82,20 +82,35 @@ func (s *Side) Run(name string, args ...string) error {
 func (s *Side) Do(f func() error) error {
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		ns, err := os.Open("/run/netns/" + s.Name)
-		if err != nil {
-			done <- err
+		runtime.LockOSThread()
+		if unix.Gettid() != os.Getpid() {
+			done <- s.enter(f) // never unlocked: the thread ends with the goroutine
 			return
 		}
-		defer ns.Close()
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("enter namespace %s: %w", s.Name, err)
-			return
-		}
-		done <- f()
+		// The main thread does not end so, and it is the one whose namespace
+		// /proc/net shows: it is held here while another one does it.
+		defer runtime.UnlockOSThread()
+		other := make(chan error)
+		go func() {
+			runtime.LockOSThread()
+			other <- s.enter(f)
+		}()
+		done <- <-other
 	}()
 	return <-done
+}
+
+// enter moves the thread into the namespace for good and calls f.
+func (s *Side) enter(f func() error) error {
+	ns, err := os.Open("/run/netns/" + s.Name)
+	if err != nil {
+		return err
+	}
+	defer ns.Close()
+	if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("enter namespace %s: %w", s.Name, err)
+	}
+	return f()
 }
 
 func command(name string, args ...string) error {
