@@ -18,6 +18,22 @@ struct task_struct___5_13_0 {
 };
 
 /*
+ * bcf9033e5449 ("sched: move CPU field back into thread_info if THREAD_INFO_IN_TASK=y"),
+ * v5.16: cpu -> thread_info.cpu. Some kernels before have both, and use the first.
+ */
+struct task_struct___5_15_0 {
+	unsigned int cpu;
+};
+
+/*
+ * "sched/fair: Switch to task based throttle model", v6.18: a group without quota
+ * is not taken off the CPU as a whole, but each task of it, when it leaves the kernel
+ */
+struct task_struct___6_18_0 {
+	bool throttled;
+};
+
+/*
  * 67c0496e87d1 ("kernfs: convert kernfs_node->id from union kernfs_node_id to u64"),
  * v5.5: before, the inode number is half of the id, the rest counts its uses
  */
@@ -95,6 +111,14 @@ struct sock_cgroup_data___5_14_0 {
  *
  * 72ba14deb40a ("mm: update mark_victim tracepoints fields"), v6.9: mark_victim
  * (pid) -> (task, uid)
+ *
+ * 05954511b73e ("RAS: Report all ARM processor CPER information to userspace"),
+ * v6.19 and stable kernels: arm_event (proc) -> (proc, pei, pei_len, ctx,
+ * ctx_len, oem, oem_len, sev, cpu)
+ *
+ * "PCI/AER: Add TLP header information to tracepoint", v5.0: aer_event
+ * (dev_name, status, severity) -> (dev_name, status, severity,
+ * tlp_header_valid, tlp)
  *
  * "rstreason: make it work in trace world", v6.10: tcp_send_reset (sk, skb) ->
  * (sk, skb, reason); with "trace: tcp: fully support trace_tcp_send_reset" of

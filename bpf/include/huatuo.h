@@ -35,12 +35,14 @@ enum ht_stat {
 	HT_RING_FULL,
 	HT_RATE_LIMITED,
 	HT_STATS,
+	HT_WOKEN = HT_STATS, /* not a count: when this CPU last woke user space */
+	HT_SLOTS,
 };
 
 /* What was seen, and what was lost before user space could see it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, HT_STATS);
+	__uint(max_entries, HT_SLOTS);
 	__type(key, u32);
 	__type(value, u64);
 } ht_stats SEC(".maps");
@@ -144,23 +146,38 @@ static __always_inline void *ht_reserve(u64 size)
 }
 
 /*
- * ht_submit - send what ht_reserve() gave.
- *
- * Without a wake-up, which costs fifty times the submit: user space drains on
- * a timer, and is only woken when the ring is half full.
+ * A CPU wakes user space at most once in this time. It is shorter than the
+ * period in which user space, once woken, looks again by itself
+ * (ring.DrainEvery), so that nothing stays behind.
  */
-static __always_inline void ht_submit(void *ctx, void *e, u64 size)
-{
-	u64 flags = BPF_RB_NO_WAKEUP;
+#define HT_WAKE_NS 200000000ULL
 
-	if (!ht_ring()) {
-		if (bpf_perf_event_output(ctx, &ht_events, BPF_F_CURRENT_CPU, e, size))
-			ht_count(HT_RING_FULL);
-		return;
+/*
+ * Whether the submit is to wake user space, which costs fifty times as much as
+ * the submit: for the first event in a while, and when the ring is half full.
+ */
+static __always_inline u64 ht_wake(void)
+{
+	u64 now = bpf_ktime_get_ns(), *last;
+	u32 slot = HT_WOKEN;
+
+	last = bpf_map_lookup_elem(&ht_stats, &slot);
+	if (last && now - *last >= HT_WAKE_NS) {
+		*last = now;
+		return BPF_RB_FORCE_WAKEUP;
 	}
 	if (bpf_ringbuf_query(&ht_events, BPF_RB_AVAIL_DATA) > HT_RING_BYTES / 2)
-		flags = BPF_RB_FORCE_WAKEUP;
-	bpf_ringbuf_submit(e, flags);
+		return BPF_RB_FORCE_WAKEUP;
+	return BPF_RB_NO_WAKEUP;
+}
+
+/* ht_submit - send what ht_reserve() gave. */
+static __always_inline void ht_submit(void *ctx, void *e, u64 size)
+{
+	if (ht_ring())
+		bpf_ringbuf_submit(e, ht_wake());
+	else if (bpf_perf_event_output(ctx, &ht_events, BPF_F_CURRENT_CPU, e, size))
+		ht_count(HT_RING_FULL);
 }
 
 /* ht_submit_now - ht_submit() of what is rare and must be looked into at once: it wakes user space. */

@@ -146,8 +146,22 @@ struct linux_binprm {
 	const char *filename;
 };
 
+struct cfs_rq {
+	int throttle_count;
+};
+
+struct sched_entity {
+	struct cfs_rq *cfs_rq;
+};
+
+struct thread_info {
+	u32 cpu;
+};
+
 struct task_struct {
+	struct thread_info thread_info;
 	unsigned int __state;
+	struct sched_entity se;
 	int pid;
 	int tgid;
 	int prio;

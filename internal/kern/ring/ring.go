@@ -1,10 +1,12 @@
 // Package ring reads what BPF programs write, from a ring buffer or, on
 // kernels without one, from a perf event array, behind one reader.
 //
-// Programs submit without waking the reader, because a wake-up costs fifty
-// times the submit (bpf/include/huatuo.h). A Drainer looks at all rings on one
-// timer and wakes the readers that have something to read; a program wakes
-// its reader itself only when the ring is half full.
+// A wake-up costs a program fifty times the submit (bpf/include/huatuo.h). So a
+// program wakes its reader for the first event in a while and when the ring is
+// half full; after it a Drainer looks at the rings on a timer, until nothing
+// more comes. While nothing happens nobody wakes up. A perf event array wakes
+// its reader when a buffer is half full only: while there is one, the timer
+// goes on.
 package ring
 
 import (
@@ -12,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
@@ -21,10 +24,9 @@ import (
 )
 
 // DrainEvery is the period of a Drainer: the longest that an event waits in
-// its ring. A wake-up of an idle process costs some 100 µs, most of it the Go
-// runtime's: at 4 Hz that is 0.04 % of a core. What the rate limits let through
-// in that time fits into half a ring, and past that mark the program wakes the
-// reader itself.
+// its ring. What the rate limits let through in that time fits into half a ring.
+// It is longer than HT_WAKE_NS of bpf/include/huatuo.h: an event that did not
+// wake the reader came less than that after one that did.
 const DrainEvery = 250 * time.Millisecond
 
 // perCPUBytes of a perf buffer: what the rate limits let through on one CPU, twice.
@@ -34,37 +36,73 @@ const perCPUBytes = 64 * 1024
 type Drainer struct {
 	mu    sync.Mutex
 	rings map[*Reader]struct{}
-	stop  chan struct{}
-	once  sync.Once
+	perf  int // readers of perf event arrays
+
+	busy atomic.Bool   // something was read since the last look
+	kick chan struct{} // holds one token when there may be a reason to look
+	stop chan struct{}
+	once sync.Once
 }
 
-// NewDrainer starts the timer; Close ends it.
+// NewDrainer starts it; Close ends it.
 func NewDrainer() *Drainer {
-	d := &Drainer{rings: map[*Reader]struct{}{}, stop: make(chan struct{})}
+	d := &Drainer{rings: map[*Reader]struct{}{}, kick: make(chan struct{}, 1), stop: make(chan struct{})}
 	go d.loop()
 	return d
 }
 
+// loop looks at the rings from the first event on, until a period has passed in
+// which nothing came.
 func (d *Drainer) loop() {
+	t := time.NewTicker(DrainEvery)
+	defer t.Stop()
 	for {
-		// At multiples of the period, as clock.Until has it: the rest of the
-		// agent wakes up at these moments too.
-		t := time.NewTimer(DrainEvery - time.Duration(time.Now().UnixNano())%DrainEvery)
+		t.Stop()
 		select {
 		case <-d.stop:
-			t.Stop()
 			return
-		case <-t.C:
+		case <-d.kick:
 		}
-		d.mu.Lock()
-		for r := range d.rings {
-			r.nudge()
+		t.Reset(DrainEvery)
+		for more := true; more; {
+			select {
+			case <-d.stop:
+				return
+			case <-t.C:
+			}
+			more = d.look()
 		}
-		d.mu.Unlock()
 	}
 }
 
-// Close stops the timer. Readers must be closed by their owners.
+// look wakes the readers that have something to read and tells whether to look again.
+func (d *Drainer) look() (more bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	more = d.busy.Swap(false) || d.perf > 0
+	for r := range d.rings {
+		more = r.nudge() || more
+	}
+	return more
+}
+
+// touch tells that something was read.
+func (d *Drainer) touch() {
+	if d.busy.Load() {
+		return
+	}
+	d.busy.Store(true)
+	d.start()
+}
+
+func (d *Drainer) start() {
+	select {
+	case d.kick <- struct{}{}:
+	default:
+	}
+}
+
+// Close ends it. Readers must be closed by their owners.
 func (d *Drainer) Close() { d.once.Do(func() { close(d.stop) }) }
 
 // Reader reads one ring.
@@ -94,24 +132,33 @@ func (d *Drainer) Open(m *ebpf.Map) (*Reader, error) {
 	}
 	d.mu.Lock()
 	d.rings[r] = struct{}{}
+	if r.perf != nil {
+		d.perf++
+	}
 	d.mu.Unlock()
+	d.start() // what came before it was open woke nobody
 	return r, nil
 }
 
-// nudge makes a blocked read look at the ring.
-func (r *Reader) nudge() {
+// nudge makes a blocked read look at the ring, if there may be something in it.
+func (r *Reader) nudge() bool {
 	if r.perf != nil {
 		r.perf.Flush()
-		return
+		return false // the Drainer counts these readers
 	}
-	if r.ring.AvailableBytes() > 0 {
-		r.ring.Flush()
+	if r.ring.AvailableBytes() == 0 {
+		return false
 	}
+	r.ring.Flush()
+	return true
 }
 
 // Close ends reading.
 func (r *Reader) Close() error {
 	r.d.mu.Lock()
+	if _, open := r.d.rings[r]; open && r.perf != nil {
+		r.d.perf--
+	}
 	delete(r.d.rings, r)
 	r.d.mu.Unlock()
 	if r.perf != nil {
@@ -134,6 +181,7 @@ func (r *Reader) Read(ctx context.Context, stop func(), f func(raw []byte)) erro
 		case err == nil:
 			if len(raw) > 0 {
 				f(raw)
+				r.d.touch()
 			}
 			continue
 		case errors.Is(err, ringbuf.ErrFlushed), errors.Is(err, perf.ErrFlushed):

@@ -106,7 +106,7 @@ func run(ctx context.Context, env *probe.Env, cfg Config) error {
 	ctx2, cancel := context.WithCancel(ctx)
 	defer cancel()
 	wg.Go(func() {
-		if err := probe.Every(ctx2, cfg.Timeout/4, s.round); err != nil {
+		if err := probe.Every(ctx2, cfg.Timeout/5, s.round); err != nil {
 			env.Log.Error("queries without an answer are not counted any more", "err", err)
 		}
 	})

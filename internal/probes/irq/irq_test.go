@@ -4,6 +4,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -107,5 +108,22 @@ func TestSharedName(t *testing.T) {
 	n.assign(map[uint32]bpfIrqLine{5: {Handled: 1}, 6: {Handled: 1}})
 	if n.series[5] != "nic" || n.series[6] != "nic" || n.used != 1 {
 		t.Errorf("series %v", n.series)
+	}
+}
+
+func TestRequested(t *testing.T) {
+	root := t.TempDir()
+	if n := len(requested(root)); n != lastLine+1 {
+		t.Errorf("%d lines without a list, want all %d", n, lastLine+1)
+	}
+	for _, name := range []string{"0", "17", "1022", "1023", "5000", "default_smp_affinity"} {
+		if err := os.MkdirAll(filepath.Join(root, "proc/irq", name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := requested(root)
+	slices.Sort(got)
+	if want := []uint32{0, 17, 1022, lastLine}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }

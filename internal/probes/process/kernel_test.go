@@ -277,6 +277,39 @@ func TestKernelQuiet(t *testing.T) {
 	}
 }
 
+// TestKernelArrive: events come out of the ring without others behind them,
+// whether or not they were the first in a while, with both kinds of ring.
+func TestKernelArrive(t *testing.T) {
+	for _, ring := range []string{"ringbuf", "perf"} {
+		t.Run(ring, func(t *testing.T) {
+			env := probetest.NewKernel(t, load.Options{Ring: ring})
+			cfg := Spec().Config.(Config)
+			cfg.Exec, cfg.ExecRate = true, 0
+			env.Start(Spec(), cfg)
+			want := map[uint32]bool{}
+			for range 3 { // an event after a pause, and some soon after it
+				time.Sleep(400 * time.Millisecond)
+				for range 4 {
+					c := exec.Command("true")
+					if err := c.Run(); err != nil {
+						t.Fatal(err)
+					}
+					want[uint32(c.Process.Pid)] = true
+					time.Sleep(60 * time.Millisecond)
+				}
+				for end := time.Now().Add(10 * time.Second); len(want) > 0; time.Sleep(20 * time.Millisecond) {
+					for _, r := range env.Records() {
+						delete(want, uint32(r.Process.PID))
+					}
+					if time.Now().After(end) {
+						t.Fatalf("%d events stay in the ring", len(want))
+					}
+				}
+			}
+		})
+	}
+}
+
 // TestKernelForms loads the program for kernels whose sched_process_exit has one
 // argument, which this kernel takes as well.
 func TestKernelForms(t *testing.T) {
