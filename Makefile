@@ -16,7 +16,7 @@ T ?= 30s
 
 # clang-format and the linters look at these.
 GO_DIRS := cmd internal test tools
-BPF_SRC := $(wildcard bpf/include/*.h internal/probes/*/*.bpf.c)
+BPF_SRC := $(wildcard bpf/include/*.h internal/probes/*/*.h internal/probes/*/*.bpf.c)
 
 # What the race detector runs: nearly every package is called from several goroutines.
 RACE := ./internal/... ./cmd/...
@@ -47,8 +47,9 @@ gen: gen-bpf docs ledger ## BPF objects and bindings, reference, ledgers: needs 
 gen-bpf:
 	$(GO) generate ./internal/...
 
-docs: ## docs/reference from the code
+docs: ## docs/reference from the code, and the rules for names of HUATUO 2.x
 	$(GO) run ./cmd/huatuo gen-docs docs/reference
+	$(GO) run ./tools/bamai
 
 ledger:
 	$(GO) run ./tools/ledger
@@ -101,7 +102,7 @@ ktest: ## kernel tests on this kernel, one package at a time (root)
 	$(GO) test -p 1 -count=1 -v -timeout 20m -run '$(KTEST)' ./internal/... ./tools/... ./test/faults/...
 
 e2e: ## black box: the built agent, real faults, what it says about them (root)
-	$(GO) test -p 1 -count=1 -v -timeout 20m -skip '$(BROWSER)' ./test/e2e/...
+	$(GO) test -p 1 -count=1 -v -timeout 20m -skip '$(BROWSER)' ./test/e2e/... ./test/oracle/...
 
 stress: ## kill, full disk, broken files, floods, hung clients, fork storms, lost privileges; SHORT=-short for three minutes of it (root)
 	$(GO) test -p 1 -count=1 -v -timeout 40m $(SHORT) ./test/stress/...

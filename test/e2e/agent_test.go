@@ -63,7 +63,13 @@ func checkExemplar(t testing.TB, a *agent) {
 		}
 		id, _, _ := strings.Cut(ex, `"`)
 		var d signal.Document
-		a.json("/api/v1/events/"+id, &d)
+		a.eventually(5*time.Second, "the exemplar's event", func() error { // the store keeps it a moment later
+			code, body := a.get("/api/v1/events/" + id)
+			if code != http.StatusOK {
+				return fmt.Errorf("%d %s", code, body)
+			}
+			return json.Unmarshal([]byte(body), &d)
+		})
 		if d.Kind != "sched_stall" {
 			t.Errorf("the exemplar leads to %+v", d)
 		}

@@ -114,10 +114,14 @@ func choose(all []kernel, words []string) ([]kernel, error) {
 
 // modules that tests need where a kernel does not have them built in, each
 // loaded with what it depends on.
-var modules = []string{"loop", "fuse", "brd", "veth", "sch_tbf", "nf_tables", "nft_counter", "nft_compat", "xt_tcpudp", "xt_statistic"}
+var modules = []string{"loop", "fuse", "brd", "veth", "sch_tbf", "nf_tables", "nft_counter", "nft_compat", "xt_tcpudp", "xt_statistic", "bonding", "bridge", "netdevsim", "mce_inject", "aer_inject"}
 
 // optional are modules that some kernels have not: as part of another.
-var optional = []string{"nft_counter"} // in nf_tables since 023223dfbfb3, v5.18
+var optional = []string{
+	"nft_counter",              // in nf_tables since 023223dfbfb3, v5.18
+	"netdevsim",                // in kernels built for it only; a test of internal/probes/nic wants it
+	"mce_inject", "aer_inject", // in some flavours of kernel only; the tests of internal/probes/ras want them
+}
 
 // suite is a package whose kernel tests run in the guests.
 type suite struct {
@@ -156,6 +160,8 @@ var skipRules = []skipRule{
 	{"internal/probes/locks:TestKernel", "came with 5.19", func(k kernel) bool { return strings.Contains(k.name, "5.10") }},
 	{"internal/probes/locks:TestKernelWithout", "before 5.19", func(k kernel) bool { return !older("5.10")(k) }},
 	{"internal/probes/locks:TestKernel", "came with 5.19", older("5.10")},
+	{"internal/probes/nic:TestKernelDevlink", "needs the module netdevsim", func(kernel) bool { return true }},
+	{"internal/probes/nettx:TestKernelHardware", "needs a network device with a bus", func(kernel) bool { return true }},
 	{"internal/probes/reclaim:TestKernelNode", "(6.17)", func(k kernel) bool { return k.debian != "newest-cloud" }},
 	{"internal/probes/process:TestKernel", "needs a C compiler", func(kernel) bool { return true }},
 	{"internal/probes/irq:TestKernelGap", "(6.14)", func(k kernel) bool { return k.debian != "newest-cloud" }},
@@ -163,6 +169,16 @@ var skipRules = []skipRule{
 	{"internal/probes/fs:TestKernel", "needs mkfs.ext4", func(kernel) bool { return true }},
 	{"internal/probes/locks:TestKernelSpin", "needs two CPUs", func(kernel) bool { return true }},
 	{"internal/probes/locks:TestKernelWithout", "needs a kernel before 5.19", func(kernel) bool { return true }},
+	{"internal/probes/slab:TestKernel", "(Linux 6.13)", func(k kernel) bool { return k.debian != "newest-cloud" }},
+	{"internal/probes/waits:TestKernel", "needs mkfs.ext4", func(kernel) bool { return true }},
+	{"internal/probes/runqueue:TestKernelMove", "needs two CPUs", func(k kernel) bool { return k.cpus < 2 }},
+	{"internal/probes/thermal:TestKernel", "needs a thermal zone", func(kernel) bool { return true }},
+	{"internal/probes/rdma:TestKernel", "needs an RDMA device", func(kernel) bool { return true }},
+	{"internal/probes/gpu:TestKernel", "needs an NVIDIA GPU", func(kernel) bool { return true }},
+	{"internal/probes/kernlog:TestKernel", "(Linux 5.17)", older("5.10")},
+	{"test/faults/stuckcpu:TestKernelHold", "(Linux 5.17)", older("5.10")},
+	{"internal/probes/ras:TestKernelPage", "(CONFIG_MEMORY_FAILURE)", func(k kernel) bool { return k.arch == "amd64" && older("5.10", "6.1")(k) }},
+	{"internal/probes/ras:TestKernelMCE", "needs the module mce-inject", func(k kernel) bool { return k.arch != "amd64" || older("5.10", "6.1")(k) }},
 }
 
 func without(hook string) func(kernel) bool {

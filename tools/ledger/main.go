@@ -1,9 +1,10 @@
 // Command ledger writes docs/ledger: small text files that make the invisible
 // visible in a diff.
 //
-//	deps.txt  the modules linked into the agent
-//	wire.txt  size and member offsets of each struct that a BPF program sends
-//	size.txt  bytes of the agent's binary and of the console
+//	deps.txt        the modules linked into the agent
+//	metrics.golden  name, type and labels of every metric
+//	wire.txt        size and member offsets of each struct that a BPF program sends
+//	size.txt        bytes of the agent's binary and of the console
 package main
 
 import (
@@ -25,20 +26,24 @@ import (
 const dir = "docs/ledger"
 
 func main() {
-	if err := run(); err != nil {
+	if err := run(os.Args[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "ledger:", err)
 		os.Exit(1)
 	}
 }
 
-func run() error {
+// run writes the ledgers of those names, or all.
+func run(names []string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
 	for _, l := range []struct {
 		name string
 		make func() (string, error)
-	}{{"wire.txt", wire}, {"deps.txt", deps}, {"size.txt", size}} {
+	}{{"metrics.golden", metrics}, {"wire.txt", wire}, {"deps.txt", deps}, {"size.txt", size}} {
+		if len(names) > 0 && !slices.Contains(names, l.name) {
+			continue
+		}
 		text, err := l.make()
 		if err != nil {
 			return fmt.Errorf("make %s: %w", l.name, err)

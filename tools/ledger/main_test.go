@@ -3,26 +3,64 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
 
 	"github.com/cilium/ebpf/btf"
+
+	"huatuo/internal/signal"
 )
 
-// TestWire: the ledger describes the committed objects.
-func TestWire(t *testing.T) {
+// TestFresh: the ledgers describe the committed objects and today's schemas.
+func TestFresh(t *testing.T) {
 	t.Chdir("../..")
-	want, err := os.ReadFile(filepath.Join(dir, "wire.txt"))
-	if err != nil {
-		t.Fatal(err)
+	for name, text := range map[string]func() (string, error){"wire.txt": wire, "metrics.golden": metrics} {
+		want, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := text()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got != string(want) {
+			t.Errorf("docs/ledger/%s is stale: run `make gen`\n%s", name, diff(string(want), got))
+		}
 	}
-	got, err := wire()
-	if err != nil {
-		t.Fatal(err)
+}
+
+// diff lists the lines that only one of two texts has.
+func diff(was, is string) string {
+	a, b := strings.Split(was, "\n"), strings.Split(is, "\n")
+	var out strings.Builder
+	for _, l := range a {
+		if !slices.Contains(b, l) {
+			out.WriteString("- " + l + "\n")
+		}
 	}
-	if got != string(want) {
-		t.Errorf("docs/ledger/wire.txt is stale: run `make gen`\n%s", got)
+	for _, l := range b {
+		if !slices.Contains(a, l) {
+			out.WriteString("+ " + l + "\n")
+		}
+	}
+	return out.String()
+}
+
+func TestMetricLine(t *testing.T) {
+	for _, c := range []struct {
+		s    signal.Schema
+		want string
+	}{
+		{signal.Schema{Name: "huatuo_x", Type: signal.Gauge}, "huatuo_x gauge\n"},
+		{signal.Schema{Name: "huatuo_x_total", Type: signal.Counter, Fields: []signal.Field{{Name: "b"}, {Name: "a"}}}, "huatuo_x_total counter b,a\n"},
+		{signal.Schema{Name: "huatuo_container_x", Type: signal.Histogram, Scope: signal.Workload, Fields: []signal.Field{{Name: "op"}}},
+			"huatuo_container_x histogram op,namespace,pod,container,unit\n"},
+	} {
+		if got := metricLine(&c.s); got != c.want {
+			t.Errorf("%q, want %q", got, c.want)
+		}
 	}
 }
 

@@ -38,6 +38,7 @@ func TestAgent(t *testing.T) {
 	}
 	result(t, a)
 	provoke(t, a)
+	exposition(t, a)
 	a.balanced()
 	a.stop()
 }
@@ -94,6 +95,7 @@ func TestNoBTF(t *testing.T) {
 		switch {
 		case p.State == probe.Running, p.State == probe.Degraded:
 			running++
+		case p.State == probe.Absent:
 		case !strings.Contains(p.Reason, "BTF"):
 			t.Errorf("probe %s is %s: %q: want it to run, or to be unsupported for want of BTF", p.Name, p.State, p.Reason)
 		}
@@ -122,6 +124,7 @@ func wantRunning(t *testing.T, p probe.Status) {
 	const refused = "load program:"
 	switch p.State {
 	case probe.Running, probe.Degraded:
+	case probe.Absent: // hardware that a guest has not
 	case probe.Unsupported:
 		if p.Reason == "" || strings.Contains(p.Reason, refused) {
 			t.Errorf("probe %s is unsupported: %q", p.Name, p.Reason)
