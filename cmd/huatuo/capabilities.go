@@ -28,7 +28,7 @@ func allCapabilities() []capability {
 		{39, "bpf", true, "no probe that needs BPF runs"},
 		{38, "perfmon", true, "no probe that needs BPF runs"},
 		{19, "sys_ptrace", true, "processes of other users have no executable, and their stacks no function names"},
-		{34, "syslog", true, "kernel stacks have no function names, and OOM kills and hung tasks lack the kernel's own report"},
+		{34, "syslog", true, "kernel stacks have no function names, OOM kills and hung tasks lack the kernel's own report, and there are no events of lockups, warnings and bugs of the kernel"},
 		{2, "dac_read_search", true, "on cgroup v1 hosts, dropped packets, retransmissions and block I/O are not told by workload; files that only their owner may read give no function names"},
 		{40, "checkpoint_restore", false, "programs whose file was deleted or replaced since they started have no function names"},
 		{1, "dac_override", false, "containers have no names where the socket of their runtime is open to root alone"},

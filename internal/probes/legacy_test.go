@@ -14,7 +14,9 @@ import (
 // modernOnly are probes whose hooks are younger than the features that modern
 // objects need, so that no kernel could use a legacy one.
 var modernOnly = map[string]string{
-	"locks": "contention_begin and contention_end came with Linux 5.19",
+	"limits": "the iterator of tasks came with Linux 5.8; /proc does without BPF",
+	"locks":  "contention_begin and contention_end came with Linux 5.19",
+	"slab":   "the iterator of caches came with Linux 6.13; /proc/slabinfo does without BPF",
 }
 
 // newHooks are programs without a raw_tp twin in the legacy object, and why no

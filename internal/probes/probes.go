@@ -4,13 +4,17 @@ package probes
 import (
 	"huatuo/internal/probe"
 	"huatuo/internal/probes/blockio"
+	"huatuo/internal/probes/buddy"
 	"huatuo/internal/probes/cgroupstat"
 	"huatuo/internal/probes/cpustat"
 	"huatuo/internal/probes/diskstats"
 	"huatuo/internal/probes/dns"
 	"huatuo/internal/probes/fs"
+	"huatuo/internal/probes/gpu"
 	"huatuo/internal/probes/hungtask"
 	"huatuo/internal/probes/irq"
+	"huatuo/internal/probes/kernlog"
+	"huatuo/internal/probes/limits"
 	"huatuo/internal/probes/loadavg"
 	"huatuo/internal/probes/locks"
 	"huatuo/internal/probes/meminfo"
@@ -18,15 +22,24 @@ import (
 	"huatuo/internal/probes/netdrop"
 	"huatuo/internal/probes/netrx"
 	"huatuo/internal/probes/netstat"
+	"huatuo/internal/probes/nettx"
+	"huatuo/internal/probes/nic"
+	"huatuo/internal/probes/numa"
+	"huatuo/internal/probes/nvme"
 	"huatuo/internal/probes/oomkill"
 	"huatuo/internal/probes/pressure"
 	"huatuo/internal/probes/process"
+	"huatuo/internal/probes/ras"
+	"huatuo/internal/probes/rdma"
 	"huatuo/internal/probes/reclaim"
 	"huatuo/internal/probes/runqueue"
+	"huatuo/internal/probes/slab"
 	"huatuo/internal/probes/softirq"
 	"huatuo/internal/probes/tcp"
 	"huatuo/internal/probes/tcpretrans"
+	"huatuo/internal/probes/thermal"
 	"huatuo/internal/probes/vmstat"
+	"huatuo/internal/probes/waits"
 )
 
 // All returns every probe, in the order of the docs.
@@ -39,7 +52,11 @@ func All() []probe.Spec {
 		softirq.Spec(),
 		irq.Spec(),
 		locks.Spec(),
+		waits.Spec(),
 		meminfo.Spec(),
+		buddy.Spec(),
+		numa.Spec(),
+		slab.Spec(),
 		vmstat.Spec(),
 		reclaim.Spec(),
 		oomkill.Spec(),
@@ -47,14 +64,23 @@ func All() []probe.Spec {
 		blockio.Spec(),
 		fs.Spec(),
 		netdev.Spec(),
+		nic.Spec(),
 		netstat.Spec(),
 		netdrop.Spec(),
 		netrx.Spec(),
+		nettx.Spec(),
 		tcp.Spec(),
 		tcpretrans.Spec(),
 		dns.Spec(),
 		process.Spec(),
+		limits.Spec(),
 		hungtask.Spec(),
+		kernlog.Spec(),
 		cgroupstat.Spec(),
+		ras.Spec(),
+		thermal.Spec(),
+		nvme.Spec(),
+		rdma.Spec(),
+		gpu.Spec(),
 	}
 }

@@ -20,7 +20,7 @@ var headings = []string{"What it shows", "How it works", "What it costs", "How t
 
 // units are the base units of Prometheus and what cannot be in one: "1" is a
 // plain count.
-var units = []string{"seconds", "bytes", "ratio", "hertz", "celsius", "joules", "cores", "1"}
+var units = []string{"seconds", "bytes", "ratio", "hertz", "celsius", "joules", "watts", "cores", "1"}
 
 var (
 	word     = regexp.MustCompile(`^[a-z][a-z0-9]*$`)

@@ -112,7 +112,7 @@ func NewCgroup(t testing.TB, name string) *Cgroup {
 	roots := []string{"/sys/fs/cgroup"}
 	if OnV1() {
 		roots = nil
-		for _, h := range []string{"cpu", "memory", "cpuset", "pids", "blkio", "unified"} {
+		for _, h := range []string{"cpu", "cpuacct", "memory", "cpuset", "pids", "blkio", "unified"} {
 			if _, err := os.Stat(filepath.Join("/sys/fs/cgroup", h, "cgroup.procs")); err == nil && h != "cpuset" {
 				roots = append(roots, filepath.Join("/sys/fs/cgroup", h))
 			}

@@ -225,12 +225,18 @@ func (e *Env) check(samples []signal.Sample) {
 	for _, s := range samples {
 		key := format(s, nil)
 		key = key[:strings.LastIndexByte(key, ' ')]
+		if s.Peer != 0 {
+			key += fmt.Sprintf(" with %d", s.Peer)
+		}
 		if seen[key] {
 			e.t.Errorf("%s is given twice in one round", key)
 		}
 		seen[key] = true
 		if !slices.Contains(e.spec.Emits, s.Schema) {
 			e.t.Errorf("%s is not in Meta.Emits", s.Schema.Name)
+		}
+		if s.Peer != 0 && s.Labels == nil { // as the gatherer would give them
+			s.Labels = signal.NoPeer(signal.PeerWorkload)
 		}
 		if s.Schema.Kind != signal.Metric || len(s.Labels) != len(s.Schema.Fields) {
 			e.t.Errorf("%s: not a metric, or %d label values for %d labels", s.Schema.Name, len(s.Labels), len(s.Schema.Fields))

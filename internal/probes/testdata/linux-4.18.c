@@ -104,10 +104,27 @@ struct nsproxy {
 	struct net *net_ns;
 };
 
+struct cfs_rq {
+	int throttled;
+	int throttle_count;
+};
+
+struct sched_entity {
+	struct cfs_rq *cfs_rq;
+};
+
+struct thread_info {
+	unsigned long flags;
+	u32 status;
+};
+
 struct task_struct {
+	struct thread_info thread_info;
 	volatile long state;
 	void *stack;
 	unsigned int flags;
+	unsigned int cpu;
+	struct sched_entity se;
 	int prio;
 	struct mm_struct *mm;
 	int exit_code;
@@ -120,9 +137,25 @@ struct task_struct {
 	u64 start_time;
 	u64 real_start_time;
 	char comm[16];
+	unsigned in_execve : 1;
+	unsigned in_iowait : 1;
+	struct files_struct *files;
 	struct nsproxy *nsproxy;
 	struct signal_struct *signal;
 	struct css_set *cgroups;
+};
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	struct fdtable *fdt;
+};
+
+struct pt_regs {
+	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp, ss;
 };
 
 struct compact_control {
@@ -186,7 +219,7 @@ struct path {
 };
 
 struct inode {
-	unsigned int i_mode;
+	unsigned short i_mode;
 	struct super_block *i_sb;
 	struct address_space *i_mapping;
 	u32 i_rdev;
@@ -246,10 +279,25 @@ typedef struct {
 	struct net *net;
 } possible_net_t;
 
+struct device_driver {
+	const char *name;
+};
+
+struct device {
+	struct device *parent;
+	struct device_driver *driver;
+};
+
 struct net_device {
 	char name[16];
 	int ifindex;
+	unsigned int flags;
 	possible_net_t nd_net;
+	struct device dev;
+};
+
+struct netdev_queue {
+	struct net_device *dev;
 };
 
 struct in6_addr {
@@ -384,7 +432,11 @@ KEEP(sigaction);
 KEEP(k_sigaction);
 KEEP(linux_binprm);
 KEEP(nsproxy);
+KEEP(cfs_rq);
 KEEP(task_struct);
+KEEP(fdtable);
+KEEP(files_struct);
+KEEP(pt_regs);
 KEEP(compact_control);
 KEEP(trace_event_raw_mm_vmscan_direct_reclaim_begin_template);
 KEEP(trace_event_raw_kfree_skb);
@@ -406,7 +458,10 @@ KEEP(workqueue_struct);
 KEEP(pool_workqueue);
 KEEP(ns_common);
 KEEP(net);
+KEEP(device_driver);
+KEEP(device);
 KEEP(net_device);
+KEEP(netdev_queue);
 KEEP(in6_addr);
 KEEP(sock_common);
 KEEP(sock_cgroup_data);
