@@ -72,7 +72,7 @@ ui/apitypes/node_modules: ui/apitypes/package-lock.json
 ##@ Tests
 .PHONY: test deps check fmt unit race ktest e2e stress soak containers k8stest browser fuzz bench
 test: SHORT := -short
-test: deps check unit race ktest e2e stress containers browser ## everything that CI runs (root)
+test: deps check unit race ktest e2e stress containers browser vmtest ## everything that CI runs (root)
 
 deps: ## install what tests and generation need from the distribution (root)
 	.ci/deps
