@@ -237,6 +237,9 @@ func (e *Engine) warm(ctx context.Context) {
 	}
 	e.kernel.Release()
 	debug.FreeOSMemory()
+	if err := forgetPages(); err != nil {
+		e.log.Debug("more memory stays resident than is needed", "err", err)
+	}
 }
 
 // Statuses returns every probe's status.
