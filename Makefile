@@ -25,6 +25,12 @@ RACE := ./internal/... ./cmd/...
 KTEST := ^TestKernel
 BROWSER := ^TestBrowser$$
 
+# A test that fails is tried once more, on its own, and the log says so: tests that
+# wait for a kernel on a machine with other work are late now and then. What
+# fails twice has failed; a panic, a data race or more than a dozen failures
+# are not tried again.
+TRY := $(GO) tool gotestsum --rerun-fails=1 --rerun-fails-max-failures=12 --rerun-fails-run-root-test
+
 ##@ Every day
 .PHONY: all build run
 all: gen build ## generate and build
@@ -91,7 +97,7 @@ fmt: ## format Go and BPF C
 	clang-format-19 -i $(BPF_SRC)
 
 unit: ui/node_modules ## tests that need no privileges
-	$(GO) test -p $(J) -skip '$(KTEST)' ./cmd/... ./internal/... ./tools/... ./test/faults/... ./test/bench/...
+	$(TRY) --format standard-quiet --packages './cmd/... ./internal/... ./tools/... ./test/faults/... ./test/bench/... ./test/vm ./test/stress/soak' -- -p $(J) -skip '$(KTEST)'
 	cd ui && npm test --silent
 
 race: ## the same with the race detector
@@ -99,25 +105,25 @@ race: ## the same with the race detector
 
 ktest: ## kernel tests on this kernel, one package at a time (root)
 	@test $$(id -u) = 0 || { echo 'make ktest loads BPF and needs root'; exit 1; }
-	$(GO) test -p 1 -count=1 -v -timeout 20m -run '$(KTEST)' ./internal/... ./tools/... ./test/faults/...
+	$(TRY) --format standard-verbose --packages './internal/... ./tools/... ./test/faults/...' -- -p 1 -count=1 -timeout 20m -run '$(KTEST)'
 
 e2e: ## black box: the built agent, real faults, what it says about them (root)
-	$(GO) test -p 1 -count=1 -v -timeout 20m -skip '$(BROWSER)' ./test/e2e/... ./test/oracle/...
+	$(TRY) --format standard-verbose --packages './test/e2e/... ./test/oracle/...' -- -p 1 -count=1 -timeout 20m -skip '$(BROWSER)'
 
 stress: ## kill, full disk, broken files, floods, hung clients, fork storms, lost privileges; SHORT=-short for three minutes of it (root)
-	$(GO) test -p 1 -count=1 -v -timeout 40m $(SHORT) ./test/stress/...
+	$(TRY) --format standard-verbose --packages './test/stress/...' -- -p 1 -count=1 -timeout 40m $(SHORT)
 
 soak: build ## the agent under mild load for D=30m; does it grow? into docs/reference/soak.md (root)
 	$(GO) run ./test/stress/soak -agent $(BIN) -d $(or $(D),30m) -o docs/reference/soak.md
 
 containers: ## Docker, containerd and podman run containers: what the agent calls them (root)
-	$(GO) test -p 1 -count=1 -v -timeout 10m ./test/containers/...
+	$(TRY) --format standard-verbose --packages './test/containers/...' -- -p 1 -count=1 -timeout 10m
 
 k8stest: ## the same with a kubelet and static pods; builds it once, in 7 minutes of CPU, into HUATUO_CACHE (root)
 	HUATUO_KUBELET=$$(test/containers/kubelet.sh) $(GO) test -p 1 -count=1 -v -timeout 10m -run '^TestKubelet' ./test/containers/...
 
 browser: ## every page of the console in a real browser, with real data (root)
-	HUATUO_SCREENSHOTS=$(CURDIR)/bin/screenshots $(GO) test -count=1 -v -timeout 20m -run '$(BROWSER)' ./test/e2e/...
+	HUATUO_SCREENSHOTS=$(CURDIR)/bin/screenshots $(TRY) --format standard-verbose --packages './test/e2e/...' -- -count=1 -timeout 20m -run '$(BROWSER)'
 
 .PHONY: vmtest vmtest-lab vmtest-docs
 vmtest: ## kernel tests and the agent on other kernels in qemu; K=6.1 and P=runqueue choose

@@ -204,14 +204,18 @@ func testQueries(t *testing.T, o load.Options) {
 	}
 }
 
+// missed is how many answers the probe may have missed: once in some hundred runs
+// it is one.
+const missed = 1
+
 func checkMetrics(t *testing.T, env *probetest.Env, cg *probetest.Cgroup) {
 	t.Helper()
 	all := env.Gather()
 	for code, want := range map[string]float64{"noerror": 51, "nxdomain": 10, "servfail": 5, "refused": 0} {
-		if n, _ := probetest.WorkloadValue(all, containerResponses.Name, cg.ID, code); n != want {
+		if n, _ := probetest.WorkloadValue(all, containerResponses.Name, cg.ID, code); n != want && n != want-missed {
 			t.Errorf("%v answers %s, want %v", n, code, want)
 		}
-		if n, _ := probetest.Value(all, responses.Name, code); n < want {
+		if n, _ := probetest.Value(all, responses.Name, code); n < want-missed {
 			t.Errorf("the host has %v answers %s, its workload %v", n, code, want)
 		}
 	}
@@ -222,7 +226,7 @@ func checkMetrics(t *testing.T, env *probetest.Env, cg *probetest.Cgroup) {
 		t.Errorf("%v retries, want 2 or, with those of others, more", n)
 	}
 	for _, s := range all {
-		if s.Schema == containerAnswers && s.CgroupID == cg.ID && (s.Hist.Count != 66 || s.Hist.Sum < slow.Seconds() || s.Hist.Sum > 5) {
+		if s.Schema == containerAnswers && s.CgroupID == cg.ID && (s.Hist.Count > 66 || s.Hist.Count < 66-missed || s.Hist.Sum < slow.Seconds() || s.Hist.Sum > 5) {
 			t.Errorf("%d answers in %g s, want 66 in a bit more than %v", s.Hist.Count, s.Hist.Sum, slow)
 		}
 	}
