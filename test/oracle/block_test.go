@@ -16,6 +16,11 @@ import (
 	"huatuo/test/faults/slowdisk"
 )
 
+// missed is how many completions a program may not be called for: on Linux 6.18
+// it is one or two of a thousand that the trace ring has, by the kernel's own count of
+// the program's runs.
+const missed = 2
+
 // TestBlock: latencies of a loop device that takes 1 to 40 ms, as the trace ring
 // has them: from issue to completion, and from the bio to completion, which is
 // the request's whole life and a microsecond more.
@@ -56,8 +61,8 @@ func TestBlock(t *testing.T) {
 		t.Fatalf("the trace ring lost %d events of a bounded load", n)
 	}
 	device, total := requests(tr.records())
-	w.agree(t, "device", native(series(after[g], labels...)).since(native(series(before[g], labels...))), device, 0)
-	w.agree(t, "total", native(series(after[f], labels...)).since(native(series(before[f], labels...))), total, 0)
+	w.agree(t, "device", native(series(after[g], labels...)).since(native(series(before[g], labels...))), device, missed+len(device)/200)
+	w.agree(t, "total", native(series(after[f], labels...)).since(native(series(before[f], labels...))), total, missed+len(total)/200)
 }
 
 // kernelDev is the device's number as the kernel has it in its trace.
