@@ -137,7 +137,7 @@ func TestContainer(t *testing.T) {
 				var list struct{ Probes []probe.Status }
 				a.json("/api/v1/probes", &list)
 				for _, p := range list.Probes {
-					if p.State != probe.Running {
+					if !fine(p) {
 						return fmt.Errorf("%s is %s: %s", p.Name, p.State, p.Reason)
 					}
 				}

@@ -26,6 +26,7 @@ import (
 	"testing"
 	"time"
 
+	"huatuo/internal/probe"
 	"huatuo/internal/signal"
 )
 
@@ -65,6 +66,9 @@ func pick[T any](short, long T) T {
 	}
 	return long
 }
+
+// fine tells whether a probe runs, or has nothing to watch on this machine.
+func fine(p probe.Status) bool { return p.State == probe.Running || p.State == probe.Absent }
 
 func needRoot(t testing.TB) {
 	t.Helper()

@@ -105,6 +105,8 @@ func run(ctx context.Context, env *probe.Env, cfg Config) error {
 			return nil
 		case errors.Is(err, os.ErrNotExist):
 			return fmt.Errorf("%w: the kernel was built without CONFIG_SLUB_DEBUG: %w", err, errors.ErrUnsupported)
+		case errors.Is(err, os.ErrPermission):
+			return fmt.Errorf("%w (%s): only root reads the file; %w", err, hook.Reason, errors.ErrUnsupported)
 		}
 		return err
 	})
