@@ -18,8 +18,8 @@ import (
 // core; beside other work on the machine it may take five times as long.
 const bootLimit = 25 * time.Minute
 
-// memory of a guest: its root holds 200 MB of test binaries.
-const memoryMB = 1024
+// memory of a guest: its root holds 350 MB of test binaries, twice while it is unpacked.
+const memoryMB = 2048
 
 // event is one thing that the guest tells on its console, the log apart.
 type event struct {
