@@ -54,8 +54,10 @@ func TestKernel(t *testing.T) {
 	if len(r.Registers) < 10 {
 		t.Errorf("registers %v", r.Registers)
 	}
+	// From within a retpoline the kernel's unwinder does not find the way out.
+	lost := len(r.KernelStack) > 0 && strings.HasPrefix(r.KernelStack[0].Function, "__x86_indirect_thunk")
 	for _, f := range []string{"bpf_prog_", "bpf_prog_test_run_syscall"} {
-		if !slices.ContainsFunc(r.KernelStack, func(x signal.Frame) bool { return strings.HasPrefix(x.Function, f) }) {
+		if !lost && !slices.ContainsFunc(r.KernelStack, func(x signal.Frame) bool { return strings.HasPrefix(x.Function, f) }) {
 			t.Errorf("%s is not in the stack %s", f, short(r.KernelStack))
 		}
 	}
