@@ -209,7 +209,7 @@ func script(k kernel, suites []suite) string {
 func (k kernel) skip(pkg string) string {
 	var out []string
 	for _, e := range excluded {
-		if e.pkg == pkg {
+		if e.pkg == pkg && e.on(k) {
 			out = append(out, e.test)
 		}
 	}

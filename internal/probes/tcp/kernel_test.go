@@ -289,7 +289,8 @@ func (w *world) wait(n int, failure, direction string) []*signal.Record {
 	time.Sleep(150 * time.Millisecond) // one more would come now
 	rs := w.events(failure, direction)
 	if len(rs) != n {
-		w.Fatalf("%d events %s%s, want %d", len(rs), failure, direction, n)
+		counted, _ := probetest.WorkloadValue(w.env.Gather(), containerFailures.Name, w.client.ID, failure)
+		w.Fatalf("%d events %s%s, want %d; %v are counted; lost: %+v", len(rs), failure, direction, n, counted, w.env.Loss())
 	}
 	return rs
 }
