@@ -233,3 +233,18 @@ func TestAtomics(t *testing.T) {
 		}
 	}
 }
+
+// TestExcluded: a package that is left out on a kernel is no part of its script,
+// and runs on the others.
+func TestExcluded(t *testing.T) {
+	suites := []suite{{pkg: "internal/probes/tcp", run: "^TestKernel"}, {pkg: "internal/probes/locks", run: "^TestKernel"}}
+	for _, k := range matrix() {
+		s := script(k, suites)
+		if got, want := strings.Contains(s, "tcp.test"), k.name != "newest"; got != want {
+			t.Errorf("%s: tcp runs: %v, want %v", k.name, got, want)
+		}
+		if !strings.Contains(s, "locks.test") || !strings.Contains(s, "TestKernelSpin") {
+			t.Errorf("%s:\n%s", k.name, s)
+		}
+	}
+}
