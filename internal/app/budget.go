@@ -2,9 +2,8 @@ package app
 
 import (
 	"context"
-	"errors"
+	"fmt"
 	"math"
-	"os"
 	"sync"
 	"time"
 
@@ -85,25 +84,22 @@ func (a *App) budgetCost(c *console.Cost) {
 
 // bpfMeter times BPF programs.
 type bpfMeter struct {
-	mu        sync.Mutex
-	forbidden bool
+	mu  sync.Mutex
+	off bool // it cannot be done here, and is not tried again
 }
 
 // measure returns the share of one CPU that each probe's programs take, timed
-// for d; nil when that is not permitted.
+// for d; nil when that cannot be done. It tells why once.
 func (m *bpfMeter) measure(ctx context.Context, statuses func() []probe.Status, d time.Duration) (map[string]float64, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.forbidden {
+	if m.off {
 		return nil, nil
 	}
 	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
-	if errors.Is(err, os.ErrPermission) {
-		m.forbidden = true
-		return nil, err
-	}
 	if err != nil {
-		return nil, err
+		m.off = true
+		return nil, fmt.Errorf("have the kernel time BPF programs (needs CAP_SYS_ADMIN, and Linux 5.8): %w", err)
 	}
 	defer stats.Close()
 	before, began := runTimes(statuses()), time.Now()
@@ -151,7 +147,7 @@ func runTimes(statuses []probe.Status) map[uint32]ranFor {
 func (a *App) usage(ctx context.Context) (budget.Usage, error) {
 	programs, err := a.meter.measure(ctx, a.engine.Statuses, bpfCostFor)
 	if err != nil && ctx.Err() == nil {
-		a.log.Info("what the agent's BPF programs cost is not measured: it needs CAP_SYS_ADMIN", "err", err)
+		a.log.Info("what the agent's BPF programs cost is not measured: the budget holds the process alone", "err", err)
 	}
 	u := budget.Usage{Process: a.cost.since(), Programs: programs, Memory: residentBytes()}
 	bpf := math.NaN()
