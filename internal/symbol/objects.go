@@ -189,13 +189,7 @@ func (r *Resolver) loadInto(p *process, m *mapping, res *result) {
 		return
 	}
 	defer f.Close()
-	res.object = r.objects.load(key, func() *object {
-		begin := time.Now()
-		obj := loadObject(f, r.fileBytes)
-		r.count.loads.Add(1)
-		r.count.loadTime.Add(int64(time.Since(begin)))
-		return obj
-	})
+	res.object = r.read(f, key)
 	st.mu.Lock()
 	st.key, st.failed, st.until = &key, named, time.Now().Add(againAfter)
 	st.mu.Unlock()

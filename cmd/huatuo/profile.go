@@ -1,0 +1,227 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path"
+	"strings"
+	"syscall"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	"huatuo/internal/app"
+	"huatuo/internal/probes"
+	"huatuo/internal/profile"
+	"huatuo/internal/profile/engine"
+	sig "huatuo/internal/signal"
+)
+
+// topRows is how many functions the table has.
+const topRows = 20
+
+// profileRun is one `huatuo profile`.
+type profileRun struct {
+	typ       *sig.ProfileType
+	duration  time.Duration
+	hertz     int
+	pid       uint32
+	comm      string
+	container string
+	output    string
+}
+
+func (c *cli) profileCmd() *cobra.Command {
+	r := &profileRun{}
+	var names []string
+	for _, t := range engine.Types() {
+		names = append(names, t.Name)
+	}
+	cmd := &cobra.Command{
+		Use:   "profile TYPE",
+		Short: "Take stacks for a while, print who takes the time; no agent is needed",
+		Long: `Take stacks of everything that runs, kernel, compiled and interpreted code, and
+print the functions that take most. The types are: ` + strings.Join(names, ", ") + `.
+
+With -o the stacks are written to a file for other tools; its name tells the format:
+.pb.gz or .pprof for go tool pprof, .folded or .txt, .speedscope.json, .svg for a
+flame graph to look at. "-" writes folded stacks to standard output.`,
+		Example: `  sudo huatuo profile cpu --for 10s
+  sudo huatuo profile cpu --pid 4242 --hz 199 -o flame.svg
+  sudo huatuo profile cpu --container web -o web.pb.gz && go tool pprof -top web.pb.gz`,
+		ValidArgs: names,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return errUsage{fmt.Errorf("name one type of profile: %s", strings.Join(names, ", "))}
+			}
+			for _, t := range engine.Types() {
+				if t.Name == args[0] {
+					r.typ = t
+					return nil
+				}
+			}
+			return errUsage{fmt.Errorf("no profile %q; the types are: %s", args[0], strings.Join(names, ", "))}
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return c.profile(cmd, r) },
+	}
+	f := cmd.Flags()
+	f.DurationVar(&r.duration, "for", 10*time.Second, "how long")
+	f.IntVar(&r.hertz, "hz", 97, "samples of each CPU per second, 1 to 999")
+	f.Uint32Var(&r.pid, "pid", 0, "only this process")
+	f.StringVar(&r.comm, "comm", "", "only processes of this name")
+	f.StringVar(&r.container, "container", "", "only this container: its name, or a prefix of its id")
+	f.StringVarP(&r.output, "output", "o", "", `file for the stacks, "-" for standard output`)
+	return cmd
+}
+
+// formatOf tells the format by the name of a file.
+func formatOf(file string) (string, error) {
+	switch base := path.Base(file); {
+	case file == "-", strings.HasSuffix(base, ".folded"), strings.HasSuffix(base, ".txt"):
+		return "folded", nil
+	case strings.HasSuffix(base, ".pb.gz"), strings.HasSuffix(base, ".pprof"):
+		return "pprof", nil
+	case strings.HasSuffix(base, ".svg"):
+		return "svg", nil
+	case strings.HasSuffix(base, ".json"):
+		return "speedscope", nil
+	}
+	return "", errUsage{fmt.Errorf("cannot tell a format from %q: end it in .pb.gz, .folded, .speedscope.json or .svg", file)}
+}
+
+func (r *profileRun) matches(l *sig.ProfileLabels) bool {
+	return (r.pid == 0 || l.PID == r.pid) && (r.comm == "" || l.Process == r.comm || l.Thread == r.comm) &&
+		(r.container == "" || l.Container == r.container || len(r.container) >= 4 && strings.HasPrefix(l.Container, r.container))
+}
+
+func (c *cli) profile(cmd *cobra.Command, r *profileRun) error {
+	if r.hertz < 1 || r.hertz > 999 {
+		return errUsage{fmt.Errorf("--hz %d: want 1 to 999", r.hertz)}
+	}
+	if r.duration <= 0 || r.duration > time.Hour {
+		return errUsage{fmt.Errorf("--for %v: want more than 0 and at most 1h", r.duration)}
+	}
+	format := ""
+	if r.output != "" {
+		var err error
+		if format, err = formatOf(r.output); err != nil {
+			return err
+		}
+	}
+	cfg, err := c.load(cmd.Flags())
+	if err != nil {
+		return err
+	}
+	e, err := app.NewEngine(cfg, probes.All(), c.logger(cfg))
+	if err != nil {
+		return err
+	}
+	if err := e.Kernel().Usable(); err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	bar := progress{out: c.err, total: r.duration}
+	fmt.Fprintln(c.err, "huatuo: preparing")
+	g, err := e.Profile(ctx, app.ProfileOptions{Type: r.typ.Name, Hertz: r.hertz, For: r.duration, Match: r.matches, Ready: bar.begin, Tick: bar.tick})
+	bar.end()
+	if err != nil {
+		return err
+	}
+	if g.Samples == 0 {
+		return errors.New("no samples: nothing that was asked for ran meanwhile")
+	}
+	if format != "" {
+		if err := writeTo(r.output, c.out, func(w io.Writer) error { return profile.Encode(w, g, format) }); err != nil {
+			return err
+		}
+	}
+	if r.output != "-" {
+		c.printTop(g)
+	}
+	return nil
+}
+
+// writeTo writes a file, or standard output for "-".
+func writeTo(file string, stdout io.Writer, write func(io.Writer) error) error {
+	if file == "-" {
+		return write(stdout)
+	}
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	if err := write(f); err != nil {
+		f.Close()
+		return err
+	}
+	return f.Close()
+}
+
+// printTop prints the functions that take most.
+func (c *cli) printTop(g *sig.FlameGraph) {
+	fmt.Fprintf(c.out, "%s: %s in %v, %d samples\n\n", g.Type, profile.Amount(g.Total, g.Unit), g.To.Sub(g.From).Round(100*time.Millisecond), g.Samples)
+	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, "SELF\t\tTOTAL\t\t  FUNCTION")
+	rows := profile.Top(g)
+	for _, r := range rows[:min(topRows, len(rows))] {
+		where := path.Base(r.Module)
+		if r.Module == "" {
+			where = "kernel"
+		}
+		fmt.Fprintf(w, "%s\t%.1f%%\t%s\t%.1f%%\t  %s (%s)\n", profile.Amount(r.Self, g.Unit), share(r.Self, g.Total),
+			profile.Amount(r.Total, g.Unit), share(r.Total, g.Total), clean(r.Function), clean(where))
+	}
+	w.Flush()
+	if len(rows) > topRows {
+		fmt.Fprintf(c.out, "\n%d more functions; -o FILE keeps all stacks\n", len(rows)-topRows)
+	}
+}
+
+func share(part, whole int64) float64 { return 100 * float64(part) / float64(max(whole, 1)) }
+
+// clean takes control characters out of names that come from files of others.
+func clean(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '.'
+		}
+		return r
+	}, s)
+}
+
+// progress draws a bar on a terminal, and nothing elsewhere.
+type progress struct {
+	out   io.Writer
+	total time.Duration
+	start time.Time
+	last  time.Time
+	drawn bool
+}
+
+func (p *progress) begin() { p.start = time.Now() }
+
+// tick draws at most five times a second.
+func (p *progress) tick(samples int64) {
+	f, ok := p.out.(*os.File)
+	if !ok || !term.IsTerminal(int(f.Fd())) || time.Since(p.last) < 200*time.Millisecond {
+		return
+	}
+	p.last = time.Now()
+	const width = 30
+	n := min(int(width*time.Since(p.start)/p.total), width)
+	fmt.Fprintf(p.out, "\r[%s%s] %v of %v, %d samples ", strings.Repeat("=", n), strings.Repeat(" ", width-n),
+		time.Since(p.start).Round(time.Second), p.total, samples)
+	p.drawn = true
+}
+
+func (p *progress) end() {
+	if p.drawn {
+		fmt.Fprint(p.out, "\r\x1b[K")
+	}
+}

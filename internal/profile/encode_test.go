@@ -1,0 +1,118 @@
+package profile
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/xml"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/pprof/profile"
+
+	"huatuo/internal/signal"
+)
+
+func graph() *signal.FlameGraph {
+	return &signal.FlameGraph{
+		Type: "cpu", Unit: "nanoseconds", From: time.Unix(100, 0), To: time.Unix(110, 0), Total: 100, Samples: 10,
+		Frames: []signal.Frame{
+			{Function: "main", Module: "/bin/p"}, {Function: "a<b>;c", Module: "/bin/p", File: "a.c", Line: 3},
+			{Function: "[unknown]", Module: "/lib/x.so", Offset: 0x10, Missing: "no symbols in file"}, {Function: "schedule"},
+		},
+		Nodes: []signal.FlameNode{
+			{Frame: 0, Parent: -1, Self: 10, Total: 100}, {Frame: 1, Parent: 0, Self: 20, Total: 90},
+			{Frame: 2, Parent: 1, Self: 30, Total: 70}, {Frame: 1, Parent: 2, Self: 0, Total: 40}, {Frame: 3, Parent: 3, Self: 40, Total: 40},
+		},
+	}
+}
+
+func encode(t *testing.T, format string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := Encode(&b, graph(), format); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func TestPprof(t *testing.T) {
+	p, err := profile.ParseData(encode(t, "pprof"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var total int64
+	deepest := ""
+	for _, s := range p.Sample {
+		total += s.Value[0]
+		if len(s.Location) == 5 {
+			for _, l := range s.Location {
+				deepest += l.Line[0].Function.Name + " "
+			}
+		}
+	}
+	if total != 100 || deepest != "schedule a<b>;c x.so+0x10 a<b>;c main " || p.DurationNanos != 10e9 || p.SampleType[0].Unit != "nanoseconds" {
+		t.Errorf("total %d, deepest %q, %+v", total, deepest, p.SampleType[0])
+	}
+}
+
+func TestFolded(t *testing.T) {
+	want := "main 10\nmain;a<b>:c 20\nmain;a<b>:c;x.so+0x10 30\nmain;a<b>:c;x.so+0x10;a<b>:c;schedule 40\n"
+	if got := string(encode(t, "folded")); got != want {
+		t.Errorf("got\n%swant\n%s", got, want)
+	}
+}
+
+func TestSpeedscope(t *testing.T) {
+	var d struct {
+		Shared   struct{ Frames []struct{ Name string } }
+		Profiles []struct {
+			Type, Unit string
+			Samples    [][]int
+			Weights    []int64
+			EndValue   int64
+		}
+	}
+	if err := json.Unmarshal(encode(t, "speedscope"), &d); err != nil {
+		t.Fatal(err)
+	}
+	p := d.Profiles[0]
+	if p.Type != "sampled" || p.EndValue != 100 || len(p.Samples) != 4 || len(p.Samples[3]) != 5 || d.Shared.Frames[p.Samples[3][4]].Name != "schedule" {
+		t.Errorf("%+v", d)
+	}
+}
+
+func TestSVG(t *testing.T) {
+	b := encode(t, "svg")
+	d := xml.NewDecoder(bytes.NewReader(b))
+	for {
+		if _, err := d.Token(); errors.Is(err, io.EOF) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if s := string(b); strings.Count(s, "<rect") != 5 || !strings.Contains(s, "a&lt;b&gt;;c (90") && !strings.Contains(s, "a&lt;b&gt;;c (0.1 µs, 90.00%)") {
+		t.Errorf("%s", s)
+	}
+}
+
+func TestTop(t *testing.T) {
+	rows := Top(graph())
+	if rows[0].Function != "schedule" || rows[0].Self != 40 {
+		t.Errorf("first %+v", rows[0])
+	}
+	for _, r := range rows {
+		if r.Function == "a<b>;c" && (r.Self != 20 || r.Total != 90) {
+			t.Errorf("recursion is counted twice: %+v", r)
+		}
+	}
+}
+
+func TestUnknownFormat(t *testing.T) {
+	if err := Encode(io.Discard, graph(), "gif"); err == nil || !strings.Contains(err.Error(), "pprof, folded") {
+		t.Error(err)
+	}
+}

@@ -1,0 +1,30 @@
+//go:build noprofiler
+
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"huatuo/internal/signal"
+	"huatuo/internal/symbol"
+)
+
+// Options of Run.
+type Options struct {
+	Log     *slog.Logger
+	Hertz   int
+	Symbols *symbol.Resolver
+	Emit    func(*signal.StackSample)
+	Ready   func()
+}
+
+// Run says that there is no unwinder in this build.
+func Run(context.Context, Options) error {
+	return fmt.Errorf("this program was built without the unwinder (tag noprofiler): %w", errors.ErrUnsupported)
+}
+
+// Types lists none.
+func Types() []*signal.ProfileType { return nil }

@@ -1,0 +1,314 @@
+//go:build !noprofiler
+
+package engine
+
+import (
+	"fmt"
+	"hash/maphash"
+	"math"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+	"unique"
+
+	"go.opentelemetry.io/ebpf-profiler/libpf"
+	otel "go.opentelemetry.io/ebpf-profiler/reporter"
+	"go.opentelemetry.io/ebpf-profiler/reporter/samples"
+
+	"huatuo/internal/profile"
+	"huatuo/internal/signal"
+	"huatuo/internal/symbol"
+)
+
+const (
+	// maxStacks is how many different stacks are kept with their names, in each
+	// of two generations. A busy host of two CPUs has some 5,000 in ten minutes.
+	maxStacks = 8192
+	// maxFrames is the same for single frames of native code.
+	maxFrames = 32768
+	// maxFiles is the same for executable files.
+	maxFiles = 2048
+	// patience is how long a sample waits for the names of a file that is being
+	// read: as long as all but the largest take on a busy machine.
+	patience = 3 * time.Second
+	// maxLate bounds the samples that wait.
+	maxLate = 8192
+)
+
+// reporter turns what the unwinder reports into samples with names. All but
+// files belong to the goroutine that handles traces.
+type reporter struct {
+	o      Options
+	seed   maphash.Seed
+	stacks *generations[uint64, stackEntry]
+	frames *generations[unique.Handle[libpf.Frame], signal.Frame]
+
+	late []lateSample // oldest first
+
+	mu    sync.Mutex
+	files *generations[libpf.FileID, *file]
+}
+
+// lateSample is one whose names are not there yet.
+type lateSample struct {
+	sample signal.StackSample
+	frames libpf.Frames
+	since  time.Time
+}
+
+// stackEntry is a stack that was named, with what it was made from: hashes
+// collide.
+type stackEntry struct {
+	frames libpf.Frames
+	stack  *signal.Stack
+}
+
+// file is an executable file that somebody maps.
+type file struct {
+	path    string // as the process sees it
+	program *symbol.Program
+}
+
+func newReporter(o Options) *reporter {
+	return &reporter{
+		o: o, seed: maphash.MakeSeed(),
+		stacks: newGenerations[uint64, stackEntry](maxStacks),
+		frames: newGenerations[unique.Handle[libpf.Frame], signal.Frame](maxFrames),
+		files:  newGenerations[libpf.FileID, *file](maxFiles),
+	}
+}
+
+// ReportExecutable is called when a file is mapped that the unwinder has not
+// seen for a while, from whichever goroutine found it.
+func (r *reporter) ReportExecutable(m *otel.ExecutableMetadata) {
+	if m.Mapping == nil || m.Process == nil {
+		return
+	}
+	pid := uint32(m.Process.PID())
+	path := strings.Clone(m.Mapping.Path) // it is in a buffer of the caller
+	places := []string{symbol.MapFile("/proc", pid, m.Mapping.Vaddr, m.Mapping.Vaddr+m.Mapping.Length)}
+	if strings.HasPrefix(path, "/") { // when the process has ended: a program of the host, if it is the same one still
+		places = append(places, "/proc/1/root"+path)
+	}
+	id := m.MappingFile.Value().FileID
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if f, ok := r.files.get(id); ok {
+		f.program.Add(places[0])
+		return
+	}
+	r.files.put(id, &file{path: path, program: r.o.Symbols.Program(m.Mapping.Inode, places...)})
+}
+
+// ReportTraceEvent is called for each stack, in the goroutine of Run.
+func (r *reporter) ReportTraceEvent(t *libpf.Trace, m *samples.TraceEventMeta) error {
+	typ, scale := r.typeOf(m)
+	if typ == nil || len(t.Frames) == 0 {
+		return nil
+	}
+	value := m.Value * scale
+	if value <= 0 {
+		value = scale
+	}
+	s := signal.StackSample{
+		Type: typ, Time: time.Unix(0, int64(m.Timestamp)), CPU: m.CPU,
+		PID: uint32(m.PID), TID: uint32(m.TID), Thread: m.Comm.String(), Exe: m.ExecutablePath.String(), Value: value,
+	}
+	stack, final := r.stack(t.Frames)
+	if !final && len(r.late) < maxLate {
+		r.late = append(r.late, lateSample{s, slices.Clone(t.Frames), time.Now()})
+		return nil
+	}
+	s.Stack = stack
+	r.o.Emit(&s)
+	return nil
+}
+
+// again hands on the samples that have waited for names and have them now, or
+// have waited long enough.
+func (r *reporter) again(longest time.Duration) {
+	kept := r.late[:0]
+	for _, l := range r.late {
+		stack, final := r.stack(l.frames)
+		if !final && time.Since(l.since) < longest {
+			kept = append(kept, l)
+			continue
+		}
+		l.sample.Stack = stack
+		r.o.Emit(&l.sample)
+	}
+	clear(r.late[len(kept):])
+	r.late = kept
+}
+
+// finish hands on all that wait.
+func (r *reporter) finish() {
+	for end := time.Now().Add(patience); len(r.late) > 0; time.Sleep(20 * time.Millisecond) {
+		r.again(time.Until(end))
+	}
+}
+
+// typeOf returns what kind of sample it is, and what one of its values is worth
+// in the type's unit.
+func (r *reporter) typeOf(m *samples.TraceEventMeta) (*signal.ProfileType, int64) {
+	if m.ProfileType == nil {
+		return nil, 0
+	}
+	if m.ProfileType.SampleType == "samples" { // the library's own: time on a CPU
+		return profile.CPU, int64(math.Round(1e9 / float64(max(r.o.Hertz, 1))))
+	}
+	return profile.ByName(m.ProfileType.SampleType), 1
+}
+
+// stack returns the frames with names; final is false when some are still being
+// read.
+func (r *reporter) stack(frames libpf.Frames) (s *signal.Stack, final bool) {
+	var h maphash.Hash
+	h.SetSeed(r.seed)
+	for _, f := range frames {
+		maphash.WriteComparable(&h, f)
+	}
+	key := h.Sum64()
+	if e, ok := r.stacks.get(key); ok && slices.Equal(e.frames, frames) {
+		return e.stack, true
+	}
+	s, final = r.name(frames)
+	if final {
+		r.stacks.put(key, stackEntry{slices.Clone(frames), s})
+	}
+	return s, final
+}
+
+// name names frames; final is false when some names are not there yet.
+func (r *reporter) name(frames libpf.Frames) (s *signal.Stack, final bool) {
+	s, final = &signal.Stack{Frames: make([]signal.Frame, 0, len(frames))}, true
+	kernel := true
+	for _, h := range frames {
+		f := h.Value()
+		if f.Type != libpf.KernelFrame {
+			kernel = false
+		}
+		out, ok := r.frame(h, &f)
+		final = final && ok
+		if isTruncation(&f) {
+			s.Truncated = true
+			out = signal.Frame{Function: "[truncated]"}
+		}
+		s.Frames = append(s.Frames, out)
+		if kernel {
+			s.Kernel = len(s.Frames)
+		}
+	}
+	if n := hooks(s.Frames[:s.Kernel]); n > 0 {
+		s.Frames = s.Frames[n:]
+		s.Kernel -= n
+	}
+	return s, final
+}
+
+// frame names one frame.
+func (r *reporter) frame(h unique.Handle[libpf.Frame], f *libpf.Frame) (signal.Frame, bool) {
+	switch {
+	case f.Type.IsError():
+		return signal.Frame{Function: symbol.Unknown, Module: unwinder, Missing: whyNot(f)}, true
+	case f.Type == libpf.NativeFrame && f.FunctionName.String() == "":
+		if out, ok := r.frames.get(h); ok {
+			return out, true
+		}
+		out, ok := r.native(f)
+		if ok {
+			r.frames.put(h, out)
+		}
+		return out, ok
+	}
+	out := signal.Frame{
+		Function: f.FunctionName.String(), File: f.SourceFile.String(), Line: int(min(f.SourceLine, math.MaxInt32)),
+	}
+	if f.Type == libpf.KernelFrame {
+		out.Module = kernelModule(f)
+	} else {
+		out.Module = f.Type.String()
+	}
+	if out.Function == "" {
+		out.Function, out.Missing = symbol.Unknown, "the unwinder does not know"
+	}
+	return out, true
+}
+
+// native names a frame of compiled code by its file.
+func (r *reporter) native(f *libpf.Frame) (signal.Frame, bool) {
+	if !f.Mapping.Valid() {
+		return signal.Frame{Function: symbol.Unknown, Missing: "not in a file"}, true
+	}
+	m := f.Mapping.Value().File.Value()
+	r.mu.Lock()
+	known, ok := r.files.get(m.FileID)
+	r.mu.Unlock()
+	if !ok {
+		return signal.Frame{
+			Function: symbol.Unknown, Module: m.FileName.String(), Offset: uint64(f.AddressOrLineno), Missing: "file not known any more",
+		}, true
+	}
+	out, ready := known.program.Find(uint64(f.AddressOrLineno))
+	out.Module = known.path
+	return out, ready
+}
+
+// unwinder is the module of frames that stand for what it could not do.
+const unwinder = "unwinder"
+
+// isTruncation tells whether a frame stands for the outer ones that are missing.
+func isTruncation(f *libpf.Frame) bool {
+	return f.Type.IsError() && (f.AddressOrLineno == 2 || f.AddressOrLineno == 5) // stack_length_exceeded, max_tail_calls
+}
+
+// whyNot says what an error frame stands for. The numbers are those of the
+// unwinder's tools/errors-codegen/errors.json.
+func whyNot(f *libpf.Frame) string {
+	n := uint64(f.AddressOrLineno)
+	switch n {
+	case 4012:
+		return "the process was not known yet"
+	case 4018:
+		return "generated code of an unknown runtime"
+	case 4002, 4007:
+		return "the file's unwind table does not cover it"
+	case 4008, 4009:
+		return "the stack could not be read"
+	}
+	return fmt.Sprintf("cannot unwind (%s error %d)", f.Type, n)
+}
+
+// kernelModule is the module of a kernel frame, "" for the kernel itself.
+func kernelModule(f *libpf.Frame) string {
+	if !f.Mapping.Valid() {
+		return ""
+	}
+	if n := f.Mapping.Value().File.Value().FileName.String(); n != "kernel" && n != "vmlinux" && n != "[kernel.kallsyms]" {
+		return n
+	}
+	return ""
+}
+
+// hooks is how many of the innermost kernel frames are those of the hook that
+// took the stack.
+func hooks(frames []signal.Frame) int {
+	n := 0
+	for n < len(frames) && isHook(frames[n].Function) {
+		n++
+	}
+	if n == len(frames) {
+		return 0
+	}
+	return n
+}
+
+func isHook(function string) bool {
+	for _, p := range [...]string{"bpf_trace_run", "__bpf_trace_", "__traceiter_", "bpf_prog_", "bpf_get_stack", "__probestub_", "trace_call_bpf"} {
+		if strings.HasPrefix(function, p) {
+			return true
+		}
+	}
+	return false
+}

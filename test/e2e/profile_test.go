@@ -1,0 +1,124 @@
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"huatuo/internal/signal"
+)
+
+// spinner starts a Python program that spends its time in a function of that
+// name.
+func spinner(t *testing.T, function string) int {
+	t.Helper()
+	python, err := exec.LookPath("python3")
+	if err != nil {
+		t.Skip("needs python3")
+	}
+	c := exec.Command(python, "-c", fmt.Sprintf("def %[1]s(n):\n  s = 0\n  for i in range(n): s += i\n  return s\nwhile True: %[1]s(100000)", function))
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+	return c.Process.Pid
+}
+
+// TestProfileCommand: huatuo profile names the function that takes the time, and
+// go tool pprof reads what it writes.
+func TestProfileCommand(t *testing.T) {
+	needRoot(t)
+	pid := spinner(t, "busy_in_profile")
+	file := filepath.Join(t.TempDir(), "cpu.pb.gz")
+	code, out, errs := cli(t, "profile", "cpu", "--pid", fmt.Sprint(pid), "--for", "8s", "-o", file)
+	if code != 0 || !strings.Contains(out, "busy_in_profile") {
+		t.Fatalf("exit %d: %s%s", code, out, errs)
+	}
+	top, err := exec.Command("go", "tool", "pprof", "-top", file).CombinedOutput()
+	if err != nil || !strings.Contains(string(top), "busy_in_profile") || !strings.Contains(string(top), "Type: cpu") {
+		t.Errorf("%v: %s", err, top)
+	}
+	for _, bad := range []struct{ args, want string }{
+		{"profile", "name one type of profile: cpu"},
+		{"profile nonsense", "the types are: cpu"},
+		{"profile cpu -o x.gif", "end it in .pb.gz"},
+		{"profile cpu --hz 5000", "want 1 to 999"},
+		{"profile cpu --for 0s", "want more than 0"},
+	} {
+		if code, _, errs := cli(t, strings.Fields(bad.args)...); code != 2 || !strings.Contains(errs, bad.want) {
+			t.Errorf("%s: exit %d, %s", bad.args, code, errs)
+		}
+	}
+}
+
+// TestProfiles: the agent keeps stacks with whose they are; the API gives them
+// as a tree, by time, by label and as files.
+func TestProfiles(t *testing.T) {
+	needRoot(t)
+	data := t.TempDir()
+	a := startIn(t, data, "--set", "profiles.enabled=true", "--set", "profiles.cpu_hertz=97")
+	q := "pid=" + fmt.Sprint(spinner(t, "busy_in_agent"))
+	var g signal.FlameGraph
+	a.eventually(90*time.Second, "stacks with the function", func() error {
+		a.json("/api/v1/profiles/flame?"+q, &g)
+		var in int64
+		for _, n := range g.Nodes {
+			if g.Frames[n.Frame].Function == "busy_in_agent" {
+				in += n.Total
+			}
+		}
+		if g.Samples < 50 || float64(in) < 0.5*float64(g.Total) {
+			return fmt.Errorf("%d samples, %d of %d in the function", g.Samples, in, g.Total)
+		}
+		return nil
+	})
+	if g.Unit != "nanoseconds" || g.Type != "cpu" {
+		t.Errorf("%s in %s", g.Type, g.Unit)
+	}
+	var series struct{ Series []signal.ProfileSeries }
+	a.json("/api/v1/profiles/series?by=process&"+q, &series)
+	if len(series.Series) != 1 || !strings.HasPrefix(series.Series[0].Labels["process"], "python3") {
+		t.Errorf("series %+v", series)
+	}
+	var heat struct{ Values []int64 }
+	a.json("/api/v1/profiles/heat?column=1&"+q, &heat)
+	var sum int64
+	for _, v := range heat.Values {
+		sum += v
+	}
+	if sum < g.Total {
+		t.Errorf("the columns have %d, the tree had %d", sum, g.Total)
+	}
+	if code, b := a.get("/api/v1/profiles/download?format=folded&" + q); code != 200 || !strings.Contains(b, ";busy_in_agent") {
+		t.Errorf("folded: %d %.300s", code, b)
+	}
+	var none signal.FlameGraph
+	if a.json("/api/v1/profiles/flame?process=nobody", &none); none.Samples != 0 {
+		t.Errorf("of nobody: %d samples", none.Samples)
+	}
+	if code, b := a.get("/api/v1/profiles/series?by=color"); code != 422 || !strings.Contains(b, "none of the labels") {
+		t.Errorf("by=color: %d %.300s", code, b)
+	}
+	if _, err := os.Stat(filepath.Join(data, "profiles")); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestProfilesOff: without profiles the API says so and what to do.
+func TestProfilesOff(t *testing.T) {
+	needRoot(t)
+	a := start(t)
+	var types struct {
+		Status struct{ State, Reason string }
+	}
+	if a.json("/api/v1/profiles/types", &types); types.Status.State != "disabled" || !strings.Contains(types.Status.Reason, "profiles.enabled") {
+		t.Errorf("%+v", types)
+	}
+	if code, b := a.get("/api/v1/profiles/flame"); code != 503 || !strings.Contains(b, "profiles.enabled") {
+		t.Errorf("%d %s", code, b)
+	}
+}
