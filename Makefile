@@ -47,7 +47,7 @@ new: ## scaffold a probe: make new P=name
 	$(GO) run ./tools/new $(P)
 
 ##@ Generated files
-.PHONY: gen gen-bpf docs ledger cost ui
+.PHONY: gen gen-bpf docs ledger cost ui examples
 gen: gen-bpf docs ledger ## BPF objects and bindings, reference, ledgers: needs clang-19
 
 gen-bpf:
@@ -59,6 +59,9 @@ docs: ## docs/reference from the code, and the rules for names of HUATUO 2.x
 
 ledger:
 	$(GO) run ./tools/ledger
+
+examples: build ## captured events for docs/reference/events.md, ten minutes; P='runqueue tcp' chooses (root)
+	$(GO) run ./tools/examples -agent $(BIN) $(P)
 
 cost: ## docs/ledger/cost.txt: the verifier's count per program (root)
 	$(GO) run ./tools/cost
@@ -76,7 +79,7 @@ ui/apitypes/node_modules: ui/apitypes/package-lock.json
 	touch $@
 
 ##@ Tests
-.PHONY: test deps check fmt unit race ktest e2e stress soak containers k8stest browser fuzz bench
+.PHONY: test deps check fmt unit race ktest e2e stress load soak containers k8stest browser fuzz bench
 test: SHORT := -short
 test: deps check unit race ktest e2e stress containers browser vmtest ## everything that CI runs (root)
 
@@ -112,6 +115,9 @@ e2e: ## black box: the built agent, real faults, what it says about them (root)
 
 stress: ## kill, full disk, broken files, floods, hung clients, fork storms, lost privileges; SHORT=-short for three minutes of it (root)
 	$(TRY) --format standard-verbose --packages './test/stress/...' -- -p 1 -count=1 -timeout 40m $(SHORT)
+
+load: ## storms of drops and retransmits, and what the host gets done meanwhile, into docs/reference/load.md (root)
+	HUATUO_LOAD_PAGE=$(CURDIR)/docs/reference/load.md $(GO) test ./test/stress -run '^TestStorm$$' -count=1 -v -timeout 20m
 
 soak: build ## the agent under mild load for D=30m; does it grow? into docs/reference/soak.md (root)
 	$(GO) run ./test/stress/soak -agent $(BIN) -d $(or $(D),30m) -o docs/reference/soak.md

@@ -108,25 +108,46 @@ static __always_inline u32 ht_rq_dev(bool btf, struct request *rq)
 }
 
 /*
- * The cgroup to which the kernel charges the request: of the task that
+ * The cgroup to which the kernel charges I/O: of the task that
  * submitted it, or with cgroup v2 of the one that dirtied the pages. Its id in
  * the v1 blkio or in the default hierarchy; 0 when the kernel does not say.
  */
-static __always_inline u64 ht_rq_cgroup(bool btf, struct request *rq)
+static __always_inline u64 ht_bio_cgroup(bool btf, struct bio *bio)
 {
 	struct blkcg_gq *blkg;
 	struct kernfs_node *kn;
 	struct blkcg *blkcg;
 	struct cgroup *cg;
-	struct bio *bio;
 
 	if (!bpf_core_field_exists(struct bio, bi_blkg))
 		return 0;
 	/* Any of them may be NULL: to read of that gives 0. */
-	bio = HT_READ(btf, rq, bio);
 	blkg = HT_READ(btf, bio, bi_blkg);
 	blkcg = HT_READ(btf, blkg, blkcg);
 	cg = HT_READ(btf, blkcg, css.cgroup);
 	kn = HT_READ(btf, cg, kn);
 	return ht_kernfs_id(btf, kn);
+}
+
+static __always_inline u64 ht_rq_cgroup(bool btf, struct request *rq)
+{
+	return ht_bio_cgroup(btf, HT_READ(btf, rq, bio));
+}
+
+/* ht_rq_dev() of what is not part of a request yet. */
+static __always_inline u32 ht_bio_dev(bool btf, struct bio *bio)
+{
+	struct gendisk *disk = NULL;
+	struct block_device *bdev;
+
+	if (bpf_core_field_exists(struct bio, bi_bdev)) {
+		bdev = HT_READ(btf, bio, bi_bdev);
+		disk = HT_READ(btf, bdev, bd_disk);
+	} else {
+		struct bio___5_11_0 *o = (void *)bio;
+
+		bpf_core_read(&disk, sizeof(disk), &o->bi_disk);
+		btf = false; /* not a pointer that the verifier trusts */
+	}
+	return HT_READ(btf, disk, major) << 20 | HT_READ(btf, disk, first_minor);
 }

@@ -54,6 +54,11 @@ struct request___5_16_0 {
 	struct gendisk *rq_disk;
 };
 
+/* 309dca309fc3 ("block: store a block_device pointer in struct bio"), v5.12: bi_disk -> bi_bdev->bd_disk */
+struct bio___5_11_0 {
+	struct gendisk *bi_disk;
+};
+
 /* f1a7941243c1 ("mm: convert mm's rss stats into percpu_counter"), v6.2: one struct -> four counters */
 struct mm_rss_stat {
 	atomic_long_t count[4];
@@ -86,6 +91,8 @@ struct sock_cgroup_data___5_14_0 {
  *
  * a54895fa057c ("block: remove the request_queue to argument request based
  * tracepoints"), v5.11: block_rq_insert, _issue, _requeue (q, rq) -> (rq)
+ * e8a676d61c07 ("block: simplify and extend the block_bio_merge tracepoint
+ * class"), v5.11: block_bio_backmerge, _frontmerge (q, rq, bio) -> (bio)
  *
  * c504e5c2f964 ("net: skb: introduce kfree_skb_reason()"), v5.17: kfree_skb
  * (skb, location) -> (skb, location, reason)

@@ -42,14 +42,9 @@ struct ht_regs {
 	u32 pad;
 };
 
-/* User registers of current, where the kernel gives them (5.15). For tp_btf programs. */
-static __always_inline void ht_user_regs(struct ht_regs *to)
+/* Registers of a program from where the kernel has put them. */
+static __always_inline void ht_copy_regs(struct ht_regs *to, void *regs)
 {
-	void *regs;
-
-	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
-		return;
-	regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
 	if (bpf_core_field_exists(struct pt_regs___x86, ip)) {
 		struct pt_regs___x86 *r = regs;
 
@@ -85,6 +80,13 @@ static __always_inline void ht_user_regs(struct ht_regs *to)
 	}
 }
 
+/* User registers of current, where the kernel gives them (5.15). For tp_btf programs. */
+static __always_inline void ht_user_regs(struct ht_regs *to)
+{
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
+		ht_copy_regs(to, (void *)bpf_task_pt_regs(bpf_get_current_task_btf()));
+}
+
 /* In which file a user address is. */
 struct ht_place {
 	u64 offset;  /* in the file */
@@ -104,6 +106,21 @@ static long ht_vma_found(struct task_struct *t, struct vm_area_struct *v, struct
 	return 0;
 }
 
+/* The name of @file. */
+static __always_inline void ht_name_place(struct ht_place *to, struct file *file)
+{
+	/* In steps: f_path (6.18) and d_name (7.0) became const members of unions, which cilium/ebpf does not look through. */
+	struct path *path = &file->f_path;
+	struct dentry *d;
+	struct qstr *name;
+
+	barrier_var(path);
+	d = BPF_CORE_READ(path, dentry);
+	name = &d->d_name;
+	barrier_var(name);
+	bpf_probe_read_kernel_str(to->file, sizeof(to->file), BPF_CORE_READ(name, name));
+}
+
 /*
  * ht_find_place - find what current has mapped at @addr, where the kernel can
  * tell (5.17). For tp_btf programs. With interrupts off only the first call in
@@ -112,20 +129,11 @@ static long ht_vma_found(struct task_struct *t, struct vm_area_struct *v, struct
 static __always_inline void ht_find_place(struct ht_place *to, u64 addr)
 {
 	struct ht_vma_args a = { .addr = addr };
-	struct dentry *d;
-	struct path *path;
-	struct qstr *name;
 
 	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_find_vma))
 		return;
 	if (bpf_find_vma(bpf_get_current_task_btf(), addr, ht_vma_found, &a, 0) || !a.file)
 		return;
 	to->offset = a.offset;
-	/* In steps: f_path (6.18) and d_name (7.0) became const members of unions, which cilium/ebpf does not look through. */
-	path = &a.file->f_path;
-	barrier_var(path);
-	d = BPF_CORE_READ(path, dentry);
-	name = &d->d_name;
-	barrier_var(name);
-	bpf_probe_read_kernel_str(to->file, sizeof(to->file), BPF_CORE_READ(name, name));
+	ht_name_place(to, a.file);
 }

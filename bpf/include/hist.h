@@ -141,6 +141,14 @@ static __always_inline void ht_observe_fine(struct ht_hist_fine *h, u64 ns)
 	ht_add_flat((u64 *)h, sizeof(*h) / 8, u, ht_slot_flat(u));
 }
 
+static __always_inline void ht_observe_both(struct ht_hist_fine *f, struct ht_hist *h, u64 ns)
+{
+	u64 u = ht_units(ns), slot = ht_slot_flat(u);
+
+	ht_add_flat((u64 *)f, sizeof(*f) / 8, u, slot);
+	ht_add_flat((u64 *)h, sizeof(*h) / 8, u, slot >> 2);
+}
+
 static __always_inline void ht_observe_shared(struct ht_hist *h, u64 ns)
 {
 	u64 u = ht_units(ns), i = ht_index_flat(sizeof(*h) / 8, u, ht_slot_flat(u) >> 2);
@@ -195,5 +203,26 @@ static __always_inline void ht_observe_fine(struct ht_hist_fine *h, u64 ns)
 	i = ht_slot_fine(u);
 	if (i < HT_SLOTS_FINE)
 		h->slots[i]++;
+}
+/* One observation in two histograms: the logarithm is taken once. */
+static __always_inline void ht_observe_both(struct ht_hist_fine *f, struct ht_hist *h, u64 ns)
+{
+	u64 u = ht_units(ns);
+	u32 i, four;
+
+	f->sum += u;
+	h->sum += u;
+	if (u <= 1ULL << HT_HIST_MIN) {
+		f->zero++;
+		h->zero++;
+		return;
+	}
+	i = ht_slot_fine(u);
+	four = i / 4;	   /* fine slots are a coarse one */
+	barrier_var(four); /* the verifier does not see the bound of the compiler's arithmetic */
+	if (i < HT_SLOTS_FINE)
+		f->slots[i]++;
+	if (four < HT_SLOTS_COARSE)
+		h->slots[four]++;
 }
 #endif /* HT_LEGACY */

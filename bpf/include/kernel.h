@@ -169,6 +169,8 @@ struct task_struct {
 	int exit_code;
 	unsigned long nvcsw;
 	unsigned long nivcsw;
+	unsigned long min_flt;
+	unsigned long maj_flt;
 	u64 start_boottime;
 	char comm[16];
 	struct task_struct *group_leader;
@@ -203,8 +205,15 @@ struct file {
 
 struct vm_area_struct {
 	unsigned long vm_start;
+	unsigned long vm_end;
+	struct mm_struct *vm_mm;
 	unsigned long vm_pgoff;
 	struct file *vm_file;
+};
+
+/* include/uapi/linux/bpf_perf_event.h, after the registers, of which each architecture has its own */
+struct bpf_perf_event_data {
+	u64 addr;
 };
 
 /* kernel/bpf/task_iter.c */
@@ -228,13 +237,19 @@ struct blkcg_gq {
 	struct blkcg *blkcg;
 };
 
-struct bio {
-	struct blkcg_gq *bi_blkg;
-};
-
 struct gendisk {
 	int major;
 	int first_minor;
+};
+
+struct block_device {
+	struct gendisk *bd_disk;
+};
+
+struct bio {
+	struct block_device *bi_bdev;
+	unsigned int bi_opf;
+	struct blkcg_gq *bi_blkg;
 };
 
 struct request_queue {
@@ -323,6 +338,7 @@ struct tcp_sock {
 struct tcp_skb_cb {
 	u32 seq;
 	u32 end_seq;
+	u8 tcp_flags; /* wider since v6.16 */
 };
 
 struct sk_buff {
@@ -331,10 +347,14 @@ struct sk_buff {
 	char cb[48];
 	unsigned int len;
 	u16 queue_mapping;
+	u8 pkt_type : 3;
 	__be16 protocol;
 	u16 transport_header;
 	u16 network_header;
+	u16 mac_header;
+	unsigned int tail;
 	unsigned char *head;
+	unsigned char *data;
 };
 
 #pragma clang attribute pop

@@ -32,7 +32,8 @@ func (e errUsage) Unwrap() error { return e.error }
 
 func exitCode(err error) int {
 	var u errUsage
-	if errors.As(err, &u) {
+	var s errSick
+	if errors.As(err, &u) || errors.As(err, &s) && s.critical {
 		return 2
 	}
 	return 1
@@ -50,6 +51,9 @@ Without a subcommand it runs the agent; the console is then at http://localhost:
   sudo huatuo --data ./data                keep history in ./data
   sudo huatuo doctor                       what this kernel offers, probe by probe
   sudo huatuo watch sched_stall oom_kill   print these events as they happen
+  sudo huatuo top                          who uses what, who waits, and for whom
+  sudo huatuo checkup                      observe for half a minute, report what is wrong
+  sudo huatuo profile cpu                  who takes the CPU time, by function
   huatuo explain runqueue                  what a probe shows and how to read it`,
 		Args:          noArgs,
 		SilenceUsage:  true,
@@ -72,7 +76,7 @@ Without a subcommand it runs the agent; the console is then at http://localhost:
   sudo huatuo agent --btf ./btf/        BTF files for kernels that carry none`,
 	}
 	agentFlags(agent.Flags())
-	root.AddCommand(agent, c.doctorCmd(), c.watchCmd(), c.explainCmd(), c.configCmd(), c.versionCmd(), c.genDocsCmd())
+	root.AddCommand(agent, c.doctorCmd(), c.watchCmd(), c.topCmd(), c.checkupCmd(), c.profileCmd(), c.explainCmd(), c.configCmd(), c.versionCmd(), c.genDocsCmd())
 	return root
 }
 

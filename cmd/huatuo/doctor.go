@@ -23,8 +23,8 @@ import (
 // probes verify within a second on a busy machine.
 const doctorWait = 10 * time.Second
 
-// checkup is what doctor finds.
-type checkup struct {
+// machine is what doctor finds.
+type machine struct {
 	Kernel       string         `json:"kernel"`
 	Arch         string         `json:"arch"`
 	BTF          string         `json:"btf"`
@@ -95,7 +95,7 @@ func (c *cli) doctor(cmd *cobra.Command, output string) error {
 	e.Settle(settle)
 	stop()
 	have, lack := capabilities()
-	r := checkup{
+	r := machine{
 		Kernel: app.KernelRelease(), Arch: runtime.GOARCH, BTF: e.Kernel().BTF(), Ring: e.Kernel().Ring(),
 		CgroupMode: e.CgroupMode(), Capabilities: names(have), Missing: []missing{}, Names: []source{}, BPF: "usable", Lockdown: lockdown(), Probes: e.Statuses(),
 	}
@@ -125,7 +125,7 @@ func (c *cli) doctor(cmd *cobra.Command, output string) error {
 }
 
 // verdict is nil when every enabled probe runs.
-func (r *checkup) verdict() error {
+func (r *machine) verdict() error {
 	var bad []string
 	for _, p := range r.Probes {
 		if p.State != probe.Running && p.State != probe.Degraded && p.State != probe.Disabled && p.State != probe.Absent {
@@ -138,7 +138,7 @@ func (r *checkup) verdict() error {
 	return fmt.Errorf("%d of %d probes do not run: %s", len(bad), len(r.Probes), strings.Join(bad, ", "))
 }
 
-func (r *checkup) print(out io.Writer) error {
+func (r *machine) print(out io.Writer) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "kernel\t%s %s\n", r.Kernel, r.Arch)
 	fmt.Fprintf(w, "BTF\t%s\n", r.BTF)

@@ -10,6 +10,7 @@ import (
 
 	"huatuo/internal/app"
 	"huatuo/internal/config"
+	"huatuo/internal/diagnose/known"
 	"huatuo/internal/docgen"
 	"huatuo/internal/probe"
 	"huatuo/internal/probes"
@@ -19,16 +20,20 @@ import (
 func (c *cli) explainCmd() *cobra.Command {
 	return &cobra.Command{
 		Use:     "explain NAME",
-		Short:   "Print the page of a probe, a metric or an event",
-		Example: "  huatuo explain runqueue\n  huatuo explain oom_kill\n  huatuo explain huatuo_runqueue_wait_seconds",
+		Short:   "Print the page of a probe, a metric, an event or a known issue",
+		Example: "  huatuo explain runqueue\n  huatuo explain oom_kill\n  huatuo explain huatuo_runqueue_wait_seconds\n  huatuo explain known_issues",
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return explainable(), cobra.ShellCompDirectiveNoFileComp
 		},
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return errUsage{fmt.Errorf("want one name; the probes are: %s", strings.Join(probeNames(), ", "))}
 			}
-			return c.explain(args[0])
+			cfg, err := c.load(cmd.Flags())
+			if err != nil {
+				return err
+			}
+			return c.explain(cfg, args[0])
 		},
 	}
 }
@@ -46,11 +51,15 @@ func explainable() []string {
 	for _, e := range app.Catalog(probes.All()) {
 		out = append(out, e.Name)
 	}
+	out = append(out, knownIssues)
+	for _, is := range known.Builtin() {
+		out = append(out, is.Name)
+	}
 	sort.Strings(out)
 	return out
 }
 
-func (c *cli) explain(name string) error {
+func (c *cli) explain(cfg *config.Config, name string) error {
 	for _, s := range probes.All() {
 		if s.Name == name {
 			return c.explainProbe(s)
@@ -61,6 +70,9 @@ func (c *cli) explain(name string) error {
 			c.explainSignal(&e.Schema, e.Probe)
 			return nil
 		}
+	}
+	if c.explainKnown(cfg, name) {
+		return nil
 	}
 	msg := fmt.Sprintf("nothing is named %q", name)
 	var near []string
@@ -167,7 +179,7 @@ func (c *cli) genDocsCmd() *cobra.Command {
 	return &cobra.Command{
 		Use: "gen-docs DIR", Hidden: true, Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			files, err := docs(cmd.Root())
+			files, err := docs(cmd.Root(), args[0])
 			if err != nil {
 				return err
 			}

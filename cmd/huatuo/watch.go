@@ -8,7 +8,6 @@ import (
 	"io"
 	"os/signal"
 	"slices"
-	"sort"
 	"strings"
 	"sync"
 	"syscall"
@@ -38,14 +37,19 @@ type watcher struct {
 
 func (c *cli) watchCmd() *cobra.Command {
 	w := &watcher{out: c.out}
-	var output string
+	var output, filter string
 	cmd := &cobra.Command{
 		Use:   "watch EVENT…",
 		Short: "Print events as they happen; no agent is needed",
 		Long: `Run the probes that make the named events, and print each event until interrupted.
-Without a name all events are printed. The kinds are: ` + strings.Join(eventKinds(), ", ") + `.`,
+Without a name all events are printed. The kinds are: ` + strings.Join(eventKinds(), ", ") + `.
+For short: ` + shortNameList() + `.
+
+A packet filter, in the syntax of tcpdump, chooses the packets that make events of those kinds
+that are about packets; it runs in the kernel. ` + "`huatuo explain netdrop`" + ` tells what it understands.`,
 		Example: `  sudo huatuo watch sched_stall
-  sudo huatuo watch packet_drop --container 3f2a91 -o json
+  sudo huatuo watch drops --container 3f2a91 -o json
+  sudo huatuo watch drops retransmits --filter 'tcp port 443 and net 10.0.0.0/8'
   sudo huatuo watch --pid 4242 --stacks
   sudo huatuo watch oom_kill --count 1     end after the first
   sudo huatuo watch process_exec           each program that starts to run`,
@@ -54,10 +58,23 @@ Without a name all events are printed. The kinds are: ` + strings.Join(eventKind
 			if output != "text" && output != "json" {
 				return errUsage{fmt.Errorf("--output %q: want text or json", output)}
 			}
-			w.json, w.kinds = output == "json", args
-			for _, k := range args {
-				if !slices.Contains(eventKinds(), k) {
-					return errUsage{fmt.Errorf("no event %q; the kinds are: %s", k, strings.Join(eventKinds(), ", "))}
+			w.json = output == "json"
+			kinds, err := namedKinds(args)
+			if err != nil {
+				return err
+			}
+			var options []string
+			if w.kinds, options, err = withFilter(kinds, filter); err != nil {
+				return err
+			}
+			for _, k := range w.kinds {
+				if o := optIn(k); o != "" {
+					options = append(options, o)
+				}
+			}
+			for _, o := range options {
+				if err := cmd.Flags().Set("set", o); err != nil {
+					return err
 				}
 			}
 			return c.watch(cmd, w)
@@ -67,23 +84,11 @@ Without a name all events are printed. The kinds are: ` + strings.Join(eventKind
 	f.StringVarP(&output, "output", "o", "text", "form of an event: text, or json (one document per line)")
 	f.StringVar(&w.container, "container", "", "only events of this container: its name, or a prefix of its id")
 	f.Uint32Var(&w.pid, "pid", 0, "only events of this process")
+	f.StringVar(&filter, "filter", "", "only packets that this filter in tcpdump's syntax takes, of events that are about packets")
 	f.BoolVar(&w.stacks, "stacks", false, "print stacks too (text)")
 	f.IntVarP(&w.limit, "count", "n", 0, "end after this many events; 0: never")
 	agentFlags(f)
 	return cmd
-}
-
-func eventKinds() []string {
-	var out []string
-	for _, s := range probes.All() {
-		for _, e := range s.Emits {
-			if e.Kind == sig.Event {
-				out = append(out, e.Name)
-			}
-		}
-	}
-	sort.Strings(out)
-	return out
 }
 
 // optIn returns the option that turns on an event which is off by default, ""
@@ -96,13 +101,6 @@ func optIn(kind string) string {
 }
 
 func (c *cli) watch(cmd *cobra.Command, w *watcher) error {
-	for _, k := range w.kinds {
-		if o := optIn(k); o != "" {
-			if err := cmd.Flags().Set("set", o); err != nil {
-				return err
-			}
-		}
-	}
 	cfg, err := c.load(cmd.Flags())
 	if err != nil {
 		return err

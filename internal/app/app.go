@@ -20,6 +20,7 @@ import (
 	"huatuo/internal/signal"
 	"huatuo/internal/sink/prom"
 	"huatuo/internal/store"
+	"huatuo/internal/store/profiles"
 )
 
 // storeLinger is how long an event waits for others to share its transaction:
@@ -37,6 +38,10 @@ type App struct {
 
 	engine *Engine
 	store  *store.Store // nil with the store off
+
+	profiles *profiles.Store // nil with profiles off
+	profiler *profiler
+
 	hub    *console.Hub
 	server *console.Server
 	cost   *costMeter
@@ -78,6 +83,10 @@ func New(o Options) (*App, error) {
 		e.pipe.IDsAfter(a.store.NewestEventID(context.Background()))
 	}
 	e.AddSink("stream", a.hub)
+	if err := a.openProfiles(e); err != nil {
+		a.closeStore()
+		return nil, err
+	}
 	if err := a.newServer(); err != nil {
 		a.closeStore()
 		return nil, err
@@ -137,6 +146,9 @@ func (a *App) newServer() error {
 		q := query.New(a.store, query.Limits{})
 		o.Events, o.Metrics = q, metricView{q}
 	}
+	if a.profiler != nil {
+		o.Profiles = profileView{a.profiles, a.profiler}
+	}
 	var err error
 	a.server, err = console.New(o)
 	return err
@@ -180,6 +192,7 @@ func (a *App) Run(ctx context.Context, hup <-chan struct{}, load func() (*config
 		webErr = a.server.Serve(webCtx, listeners...)
 	})
 	wg.Go(func() { a.keepHistory(runCtx) })
+	wg.Go(func() { a.runProfiles(runCtx) })
 	wg.Go(func() { a.budget.Run(runCtx, a.cfg.Load().Budget.Interval, a.usage) })
 	wg.Go(func() { a.reloads(runCtx, hup, load) })
 	a.log.Info("huatuo runs", "console", a.server.URL(), "version", a.build.Version)
@@ -265,6 +278,9 @@ func (a *App) apply(cfg *config.Config) error {
 	}
 	if err := a.level.UnmarshalText([]byte(cfg.Log.Level)); err != nil {
 		return fmt.Errorf("set log level: %w", err)
+	}
+	if err := a.engine.setKnown(cfg); err != nil {
+		return err
 	}
 	a.cfg.Store(cfg)
 	a.budget.SetLimit(limitOf(cfg.Budget))

@@ -12,9 +12,12 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"huatuo/internal/config"
+	"huatuo/internal/diagnose/chain"
+	"huatuo/internal/diagnose/known"
 	"huatuo/internal/enrich"
 	"huatuo/internal/enrich/naming"
 	"huatuo/internal/kern/cgroup"
@@ -49,6 +52,8 @@ type Engine struct {
 	ksyms  *ksym.Symbols
 	symbol *symbol.Resolver
 	rings  *ring.Drainer
+	chains *chain.Chains
+	known  atomic.Pointer[known.List]
 	pipe   *pipe.Pipe
 	gather *pipe.Gatherer
 	super  *supervisor
@@ -85,7 +90,12 @@ func NewEngine(cfg *config.Config, specs []probe.Spec, log *slog.Logger) (*Engin
 	}
 	e.names = newNames(cfg, e.index, log)
 	e.enrich = enrich.New(enrich.Options{Root: cfg.Host.Root, Clock: clk, Layout: e.cgroup, Index: e.index, Names: e.names, Redact: redact, Log: log})
-	e.pipe = pipe.New(pipe.Options{Log: log, Host: e.hostID, Region: cfg.Host.Region, Queue: cfg.Pipe.Queue, Enrich: e.complete})
+	if err := e.setKnown(cfg); err != nil {
+		return nil, err
+	}
+	e.chains = chain.New(chain.Options{Unseen: e.unseenDrops})
+	e.pipe = pipe.New(pipe.Options{Log: log, Host: e.hostID, Region: cfg.Host.Region, Queue: cfg.Pipe.Queue, Enrich: e.complete,
+		Known: e.lookKnown, Relate: e.chains.Relate, Grace: e.chains.Grace})
 	e.gather = pipe.NewGatherer(pipe.GatherOptions{Log: log, Labels: e.enrich.Labels, Pipe: e.pipe})
 	env := probe.Env{Root: cfg.Host.Root, Kernel: e.kernel, Rings: e.rings, Layout: e.cgroup, Cgroups: e.index, Now: time.Now, Clock: clk.Mono,
 		Symbol: e.symbol.Function}
@@ -124,6 +134,7 @@ func procOf(root string) string {
 // complete fills a record and the others in it.
 func (e *Engine) complete(r *signal.Record) {
 	e.enrich.Record(r)
+	e.enrich.Moment(r)
 	e.frames(&r.KernelStack, &r.KernelIPs, &r.UserStack, &r.UserIPs, r.Process)
 	for _, p := range r.Parties {
 		tmp := signal.Record{Schema: r.Schema, Time: r.Time, Process: p.Process, CgroupID: p.CgroupID}
@@ -159,6 +170,7 @@ func (e *Engine) Run(ctx context.Context, want func(name string) bool) {
 	defer stopProbes()
 	var wg sync.WaitGroup
 	wg.Go(func() { e.pipe.Run(pipeCtx, drainTime) })
+	wg.Go(func() { e.chains.Run(pipeCtx) })
 	if e.index != nil {
 		wg.Go(func() {
 			if err := e.index.Run(pipeCtx); err != nil {
@@ -241,6 +253,9 @@ func (e *Engine) warm(ctx context.Context) {
 		e.log.Debug("more memory stays resident than is needed", "err", err)
 	}
 }
+
+// Gather runs one round of all collectors. The caller must not change the samples.
+func (e *Engine) Gather(ctx context.Context) ([]signal.Sample, error) { return e.gather.Gather(ctx) }
 
 // Statuses returns every probe's status.
 func (e *Engine) Statuses() []probe.Status { return e.super.statuses() }

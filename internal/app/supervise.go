@@ -230,6 +230,14 @@ func (s *supervisor) statuses() []probe.Status {
 	return out
 }
 
+// runs tells whether a probe has its hooks in place now.
+func (s *supervisor) runs(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.probes[name]
+	return p != nil && (p.status.State == probe.Running || p.status.State == probe.Degraded)
+}
+
 // settled tells whether every probe has left Starting.
 func (s *supervisor) settled() bool {
 	for _, st := range s.statuses() {

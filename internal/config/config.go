@@ -9,7 +9,8 @@
 //	unit     "bytes" makes an integer a size: 512MiB
 //	enum     legal values, separated by commas
 //	min,max  bounds, in the text form of the type
-//	check    "regexp": every string must compile; "address": host:port
+//	check    "regexp": every string must compile; "address": host:port; "packets": empty,
+//	         or a packet filter in tcpdump's syntax
 //	secret   "true": never printed
 //	reload   "true": takes effect on SIGHUP, without a restart
 //	flag     the command-line flag that sets it
@@ -49,6 +50,10 @@ type Config struct {
 	Budget     Budget     `yaml:"budget" help:"What the agent may cost, and what it gives up when it costs more."`
 	Pipe       Pipe       `yaml:"pipe" help:"The way of an event from its probe to the store and the other sinks."`
 
+	Profiles Profiles `yaml:"profiles" help:"Continuous profiling: stacks of everything that runs, kernel, compiled and interpreted code."`
+
+	KnownIssues []KnownIssue `yaml:"known_issues" reload:"true" example:"[{name: nightly_backup, kinds: [io_stall], process: \"^restic$\", label: the backup may wait}]" help:"Events whose cause is known: they are marked with the entry's name, or dropped and counted. Entries add to the built-in ones, which \u0060huatuo explain known_issues\u0060 lists; one of the same name stands in for it. All that an entry names must match."`
+
 	// Warnings tells what was ignored, for the log.
 	Warnings []string `yaml:"-"`
 
@@ -72,7 +77,7 @@ type Host struct {
 // Kernel configures how BPF programs are loaded.
 type Kernel struct {
 	BTF     string   `yaml:"btf" flag:"btf" help:"BTF of the running kernel for kernels without /sys/kernel/btf/vmlinux: a file, or a directory of <release>.btf files."`
-	Hooks   []string `yaml:"hooks" enum:"tp_btf,raw_tp,tracepoint,fentry,fexit,kprobe,perf_event,iter" help:"Kinds of attachment that may be used; empty: all. For tests, and to work around a kernel bug."`
+	Hooks   []string `yaml:"hooks" enum:"tp_btf,raw_tp,tracepoint,fentry,fexit,kprobe,perf_event,iter,cgroup_sysctl" help:"Kinds of attachment that may be used; empty: all. For tests, and to work around a kernel bug."`
 	Ring    string   `yaml:"ring" enum:"auto,ringbuf,perf" help:"How events come out of the kernel; auto: the ring buffer where there is one (5.8), else the perf buffer."`
 	Flavour string   `yaml:"flavour" enum:"auto,modern,legacy" help:"Which objects are loaded; auto: the legacy ones where the kernel lacks what the modern ones need (5.5). For tests, and to work around a kernel bug."`
 }
@@ -154,6 +159,27 @@ type Pipe struct {
 	Queue int `yaml:"queue" min:"16" max:"1048576" help:"Events that may wait for one sink; beyond it the oldest are dropped and counted."`
 }
 
+// Profiles configures continuous profiling.
+type Profiles struct {
+	Enabled   bool          `yaml:"enabled" flag:"profiles" help:"Take stacks all the time and keep them in the store. Takes some 50 MB of memory. Off unless asked for: \u0060huatuo profile\u0060 takes them for a while without it."`
+	CPUHertz  int           `yaml:"cpu_hertz" min:"1" max:"199" help:"Samples of each CPU per second. A number that is no divisor of the timers of programs (19, 49, 97) sees them evenly."`
+	Retention time.Duration `yaml:"retention" min:"1h" help:"Age at which profiles are deleted."`
+	MaxSize   int64         `yaml:"max_size" unit:"bytes" min:"16MiB" help:"Size above which the oldest profiles are deleted."`
+}
+
+// KnownIssue is an entry of known_issues.
+type KnownIssue struct {
+	Name    string   `yaml:"name" help:"What events are marked with: lower-case letters, digits and _."`
+	Kinds   []string `yaml:"kinds" help:"Kinds of events that are looked at; empty: all."`
+	Title   string   `yaml:"title" check:"regexp" help:"Regular expression (RE2) that the event's title matches."`
+	Stack   string   `yaml:"stack" check:"regexp" help:"Regular expression that a function in one of the event's stacks matches."`
+	Process string   `yaml:"process" check:"regexp" help:"Regular expression that the command name of the event's process matches."`
+	Fields  []string `yaml:"fields" help:"Members of the event's fields, as name=regular expression."`
+	Label   string   `yaml:"label" help:"What is known, a sentence."`
+	URL     string   `yaml:"url" help:"Where more is told."`
+	Action  string   `yaml:"action" enum:"label,suppress,off" default:"label" help:"label: mark the event. suppress: drop it; it counts as dropped, known_issue. off: do nothing, to turn off a built-in entry of that name."`
+}
+
 // probeConfig is probes.<name>.
 type probeConfig struct {
 	spec    probe.Spec
@@ -192,8 +218,10 @@ func Default(specs []probe.Spec) *Config {
 		// explain an outage are worth it always, and cost nothing while there is none.
 		Budget: Budget{Enforce: true, Share: 0.01, Memory: 256 << 20, Interval: 30 * time.Second, Calm: 10 * time.Minute,
 			Keep: []string{"oomkill", "hungtask", "process"}},
-		Pipe:   Pipe{Queue: 4096},
-		origin: map[string]string{},
+		Pipe: Pipe{Queue: 4096},
+		// 60 MB a day of a busy host of two CPUs.
+		Profiles: Profiles{CPUHertz: 19, Retention: 7 * 24 * time.Hour, MaxSize: 512 << 20},
+		origin:   map[string]string{},
 	}
 	for _, s := range specs {
 		c.probes = append(c.probes, &probeConfig{spec: s, enabled: true, value: copyOf(s.Config)})

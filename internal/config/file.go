@@ -40,7 +40,11 @@ type file struct {
 }
 
 func (f *file) fail(n *yaml.Node, format string, args ...any) {
-	f.errs = append(f.errs, fmt.Errorf("%s:%d: %w", f.path, n.Line, fmt.Errorf(format, args...)))
+	err := fmt.Errorf(format, args...)
+	if f.path != "" { // else it is a variable or a flag, which has no lines
+		err = fmt.Errorf("%s:%d: %w", f.path, n.Line, err)
+	}
+	f.errs = append(f.errs, err)
 }
 
 func (f *file) section(s *section, at string, n *yaml.Node) {
@@ -82,6 +86,10 @@ func (f *file) leaf(k *key, n *yaml.Node) {
 		err = errors.New("no value: write [] for an empty list, or remove the line")
 	case n.Kind == yaml.ScalarNode && n.Tag == "!!null":
 		err = errors.New("no value: write one, or remove the line")
+	case n.Kind == yaml.SequenceNode && isEntries(k.value.Type()):
+		f.entries(k, n)
+	case isEntries(k.value.Type()):
+		err = errors.New("expected a list of entries: a line that begins with - for each")
 	case n.Kind == yaml.SequenceNode && list:
 		var parts []string
 		if parts, err = scalars(n); err == nil {

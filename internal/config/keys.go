@@ -19,6 +19,8 @@ type key struct {
 	tag   reflect.StructTag
 	value reflect.Value
 	probe string // set below probes.
+
+	member bool // of an entry of a list: it has no variable of its own
 }
 
 func (k key) env() string {

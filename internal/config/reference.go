@@ -22,13 +22,20 @@ type Entry struct {
 // Reference describes every key, in order.
 func Reference(specs []probe.Spec) []Entry {
 	var es []Entry
+	var keys []key
 	for _, k := range Default(specs).keys() {
+		keys = append(append(keys, k), k.members()...)
+	}
+	for _, k := range keys {
 		e := Entry{
 			Key: k.name, Type: typeName(k.value.Type(), k.tag), Default: k.text(), Help: k.tag.Get("help"),
 			Legal: legal(k.tag), Env: k.env(), Reload: k.reloads(), Probe: k.probe,
 		}
 		if k.tag.Get("flag") != "" {
 			e.Flag = k.flag()
+		}
+		if k.member {
+			e.Env, e.Default = "", k.tag.Get("default")
 		}
 		es = append(es, e)
 	}
@@ -37,6 +44,8 @@ func Reference(specs []probe.Spec) []Entry {
 
 func typeName(t reflect.Type, tag reflect.StructTag) string {
 	switch {
+	case isEntries(t):
+		return "list of entries"
 	case t.Kind() == reflect.Slice:
 		return "list of " + typeName(t.Elem(), tag)
 	case t == durationType:

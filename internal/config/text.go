@@ -23,7 +23,7 @@ func readable(t reflect.Type) bool {
 		reflect.Int, reflect.Int32, reflect.Int64, reflect.Uint, reflect.Uint32, reflect.Uint64:
 		return true
 	case reflect.Slice:
-		return t.Elem().Kind() != reflect.Slice && readable(t.Elem())
+		return t.Elem().Kind() != reflect.Slice && (readable(t.Elem()) || isEntries(t))
 	default:
 		return false
 	}
@@ -33,6 +33,9 @@ func readable(t reflect.Type) bool {
 func setText(v reflect.Value, tag reflect.StructTag, text string) error {
 	if v.Kind() != reflect.Slice {
 		return setScalar(v, tag, text)
+	}
+	if isEntries(v.Type()) {
+		return setEntries(v, text)
 	}
 	var parts []string
 	if strings.TrimSpace(text) != "" {
@@ -109,6 +112,9 @@ func setInteger(v reflect.Value, tag reflect.StructTag, text string) error {
 
 // formatText is the inverse of setText.
 func formatText(v reflect.Value, tag reflect.StructTag) string {
+	if isEntries(v.Type()) {
+		return formatEntries(v)
+	}
 	if v.Kind() == reflect.Slice {
 		parts := make([]string, v.Len())
 		for i := range parts {

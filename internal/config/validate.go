@@ -8,6 +8,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"huatuo/internal/kern/packetfilter"
 )
 
 // validate checks the tags of every key, then what only makes sense together.
@@ -24,10 +26,13 @@ func (c *Config) validate() []error {
 	if c.Store.Enabled && c.Store.Dir == "" {
 		errs = append(errs, fmt.Errorf("store.dir (%s): name a directory, or turn the store off with store.enabled: false", c.Origin("store.dir")))
 	}
-	return errs
+	return append(errs, c.checkKnownIssues()...)
 }
 
 func (k key) check() error {
+	if isEntries(k.value.Type()) {
+		return k.checkEntries()
+	}
 	if k.value.Kind() != reflect.Slice {
 		return k.checkOne(k.value)
 	}
@@ -51,11 +56,23 @@ func (k key) checkOne(v reflect.Value) error {
 	}
 	switch k.tag.Get("check") {
 	case "regexp":
-		if _, err := regexp.Compile(v.String()); err != nil {
-			return fmt.Errorf("%q is not a regular expression: %w", v.String(), err)
+		return compiles(v.String())
+	case "packets":
+		if v.String() == "" {
+			return nil
+		}
+		if _, err := packetfilter.Compile(v.String()); err != nil {
+			return err
 		}
 	case "address":
 		return checkAddress(v.String())
+	}
+	return nil
+}
+
+func compiles(expr string) error {
+	if _, err := regexp.Compile(expr); err != nil {
+		return fmt.Errorf("%q is not a regular expression: %w", expr, err)
 	}
 	return nil
 }

@@ -47,6 +47,9 @@ func (w *writer) section(s *section, depth int) {
 			}
 			fmt.Fprintf(w, "%s# %s\n", indent, m.describe())
 		}
+		if m.sub == nil && w.help && m.leaf.tag.Get("example") != "" {
+			fmt.Fprintf(w, "%s#   for example: %s\n", indent, m.leaf.tag.Get("example"))
+		}
 		if m.sub != nil {
 			fmt.Fprintf(w, "%s%s:\n", indent, m.name)
 			w.section(m.sub, depth+1)
@@ -63,6 +66,9 @@ func (w *writer) section(s *section, depth int) {
 func (w *writer) yaml(k *key) string {
 	if w.mask && k.tag.Get("secret") == "true" && !k.value.IsZero() {
 		return quote(masked)
+	}
+	if isEntries(k.value.Type()) {
+		return formatEntries(k.value)
 	}
 	if k.value.Kind() != reflect.Slice {
 		return yamlScalar(k.value, k.tag)

@@ -37,6 +37,11 @@ type Events interface {
 	// Timeline counts the events from f.From to f.To, both of which are set,
 	// in that many intervals of equal length.
 	Timeline(ctx context.Context, f signal.EventFilter, buckets int) ([]signal.EventBucket, error)
+	// CountEvents counts events by what g says, the largest groups first.
+	CountEvents(ctx context.Context, f signal.EventFilter, g signal.EventGrouping) ([]signal.EventCount, error)
+	// EventValues lists the values of a member in the newest of the events that
+	// f selects: those with part in them, the most frequent first.
+	EventValues(ctx context.Context, f signal.EventFilter, path, part string, limit int) ([]signal.ValueCount, error)
 }
 
 // Metrics answers PromQL over the metric history. Its errors are as those of Events.

@@ -53,6 +53,7 @@ func (s *Server) register(mux *http.ServeMux) huma.API {
 	s.registerAgent(api)
 	s.registerEvents(api)
 	s.registerCulprits(api)
+	s.registerProfiles(api)
 	describeRaw(api)
 	loosen(api)
 	return api
@@ -219,11 +220,18 @@ type (
 
 func (s *Server) registerEvents(api huma.API) {
 	// 422 comes first: these endpoints check their parameters' names themselves.
-	// field.NAME=VALUE is in no operation's list: OpenAPI has no wildcard names.
 	filtered := []int{http.StatusUnprocessableEntity, http.StatusServiceUnavailable, http.StatusGatewayTimeout}
-	get(api, "listEvents", "/api/v1/events", "Events, newest first; field.NAME=VALUE filters on a member of their body", filtered, s.listEvents)
+	get(api, "listEvents", "/api/v1/events", "Events, newest first", filtered, s.listEvents)
 	get(api, "getTimeline", "/api/v1/events/timeline", "Number of events by kind over time; filters as for /api/v1/events", filtered, s.timeline)
+	get(api, "countEvents", "/api/v1/events/count", "Number of events by kind, severity, workload and time; filters as for /api/v1/events", filtered, s.countEvents)
+	get(api, "listEventValues", "/api/v1/events/values", "Values that a member has in the newest 2000 events, the most frequent first; filters as for /api/v1/events", filtered, s.eventValues)
 	get(api, "getEvent", "/api/v1/events/{id}", "One event", []int{http.StatusNotFound, http.StatusServiceUnavailable}, s.getEvent)
+	one := []int{http.StatusNotFound, http.StatusServiceUnavailable, http.StatusGatewayTimeout}
+	get(api, "listNeighbours", "/api/v1/events/{id}/neighbours", "What happened around an event: of the same process, workload and CPU, and on the host", one, s.listNeighbours)
+	get(api, "listEventCharts", "/api/v1/events/{id}/charts", "The metrics that tell most about the time around an event", one, s.listCharts)
+	for _, path := range []string{"/api/v1/events", "/api/v1/events/timeline", "/api/v1/events/count", "/api/v1/events/values"} {
+		api.OpenAPI().Paths[path].Get.Description = "where: " + whereDoc + ". field.NAME=VALUE is short for where=field.NAME = VALUE."
+	}
 }
 
 func (s *Server) listEvents(ctx context.Context, in *listParams) (signal.EventPage, error) {
@@ -260,16 +268,10 @@ func (s *Server) getEvent(ctx context.Context, in *idParam) (*signal.Document, e
 
 func (s *Server) timeline(ctx context.Context, in *timelineParams) (timeline, error) {
 	f := in.filter
-	if f.To.IsZero() {
-		f.To = time.Now().UTC()
-	}
-	if f.From.IsZero() {
-		f.From = f.To.Add(-time.Hour)
+	if err := hour(&f); err != nil {
+		return timeline{}, err
 	}
 	out := timeline{From: f.From, To: f.To, Step: f.To.Sub(f.From).Seconds() / float64(in.Buckets)}
-	if !f.From.Before(f.To) {
-		return out, huma.Error422UnprocessableEntity("validation failed", paramError("from", "must be before to"))
-	}
 	err := s.read(ctx, func(ctx context.Context) (err error) {
 		out.Buckets, err = s.opt.Events.Timeline(ctx, f, in.Buckets)
 		return err

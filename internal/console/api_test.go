@@ -32,7 +32,8 @@ func TestJSON(t *testing.T) {
 	for path, want := range map[string]string{
 		"/api/v1/metrics": `{"metrics":[
 			{"name":"huatuo_cpu_seconds_total","kind":"metric","type":"counter","unit":"seconds","area":"cpu","help":"CPU time.","fields":[{"name":"mode","help":"Mode."}],"probe":"cpu"},
-			{"name":"huatuo_load","kind":"metric","type":"gauge","unit":"1","area":"cpu","help":"Load.","fields":[],"probe":"load"}]}`,
+			{"name":"huatuo_load","kind":"metric","type":"gauge","unit":"1","area":"cpu","help":"Load.","fields":[],"probe":"load"},
+			{"name":"huatuo_memory_bytes","kind":"metric","type":"gauge","unit":"bytes","area":"memory","help":"Memory.","fields":[{"name":"mode","help":"Mode."}],"probe":"meminfo"}]}`,
 		"/api/v1/event-kinds":     `{"kinds":[{"name":"oom_kill","kind":"event","area":"memory","help":"A process was killed.","fields":[],"severity":"critical","probe":"oomkill"}]}`,
 		"/api/v1/probes":          `{"probes":[` + oom + `,"account":` + account + `},{"name":"cpu","help":"","source":"","state":"unsupported","reason":"no /proc","since":"2026-01-02T03:04:05Z","signals":[],"account":null}]}`,
 		"/api/v1/probes/oomkill":  `{"name":"oomkill","help":"","source":"","state":"running","since":"2026-01-02T03:04:05Z","readme":"# oomkill","signals":[{"name":"oom_kill","kind":"event","area":"","help":"","fields":[]}],"config":{"depth":3}}`,
@@ -40,7 +41,10 @@ func TestJSON(t *testing.T) {
 		"/api/v1/events?limit=2":  `{"events":[` + event(2) + "," + event(1) + `],"next":"` + id + `"}`,
 		"/api/v1/events?comm=nix": `{"events":[]}`,
 		"/api/v1/events/" + id:    event(1),
-		"/api/v1/events/timeline?from=2026-01-02T03:04:05Z&to=2026-01-02T03:05:05Z&buckets=4": `{"from":"2026-01-02T03:04:05Z","to":"2026-01-02T03:05:05Z","step_seconds":15,"buckets":[{"time":"2026-01-02T03:04:05Z","count":{"oom_kill":3}}]}`,
+		"/api/v1/events/count?by=kind,workload&from=2026-01-02T03:04:05Z&to=2026-01-02T03:05:05Z": `{"from":"2026-01-02T03:04:05Z","to":"2026-01-02T03:05:05Z","groups":[{"kind":"oom_kill","container":"app","count":3}]}`,
+		"/api/v1/events/values?name=field.reason&contains=x&limit=7":                              `{"values":[{"value":"field.reason x","count":7}]}`,
+		"/api/v1/events/" + id + "/neighbours?window=5":                                           `{"window_seconds":5,"total":3,"neighbours":[{"relation":"workload","event":` + event(0) + `},{"relation":"workload","event":` + event(2) + `}]}`,
+		"/api/v1/events/timeline?from=2026-01-02T03:04:05Z&to=2026-01-02T03:05:05Z&buckets=4":     `{"from":"2026-01-02T03:04:05Z","to":"2026-01-02T03:05:05Z","step_seconds":15,"buckets":[{"time":"2026-01-02T03:04:05Z","count":{"oom_kill":3}}]}`,
 	} {
 		t.Run(path, func(t *testing.T) {
 			rec := w.get(path)
@@ -78,7 +82,7 @@ func TestEventFilter(t *testing.T) {
 	w := newWorld(t)
 	before := doc(2).ID
 	rec := w.get("/api/v1/events?kind=a,b&kind=c&severity=info,critical&from=1767323045.5&to=2026-01-02T03:05:05.000000001Z" +
-		"&q=two+words&namespace=n&pod=p&container=c&unit=u&comm=m&pid=7&field.signal=9&field.x=&limit=5&before=" + before)
+		"&q=two+words&namespace=n&pod=p&container=c&unit=u&comm=m&pid=7&field.signal=9&field.x=&where=field.n+%3E%3D+5ms+and+verdict+contains+%22a+b%22&limit=5&before=" + before)
 	if rec.Code != http.StatusOK {
 		t.Fatal(rec.Body)
 	}
@@ -86,7 +90,9 @@ func TestEventFilter(t *testing.T) {
 		From: time.Date(2026, 1, 2, 3, 4, 5, 5e8, time.UTC), To: time.Date(2026, 1, 2, 3, 5, 5, 1, time.UTC),
 		Kinds: []string{"a", "b", "c"}, Severities: []signal.Severity{signal.Info, signal.Critical}, Text: "two words",
 		Namespace: "n", Pod: "p", Container: "c", Unit: "u", Comm: "m", PID: 7,
-		Fields: map[string]string{"signal": "9", "x": ""}, Limit: 5, Before: before,
+		Where: []signal.Condition{{Path: "field.signal", Op: signal.Equal, Text: "9"}, {Path: "field.x", Op: signal.Equal},
+			{Path: "field.n", Op: signal.GreaterEqual, Text: "5ms"}, {Path: "verdict", Op: signal.Contains, Text: "a b"}},
+		Limit: 5, Before: before,
 	}
 	if d := cmp.Diff(want, w.events.filter()); d != "" {
 		t.Errorf("(-want +got):\n%s", d)
@@ -131,7 +137,26 @@ func TestErrors(t *testing.T) {
 		{"/api/v1/events/timeline?buckets=0", 422, "query.buckets"},
 		{"/api/v1/events/timeline?from=2100-01-01T00:00:00Z", 422, "must be before to"},
 		{"/api/v1/events/stream?q=x", 422, "use /api/v1/events"},
-		{"/api/v1/events/stream?field.a=x", 422, "use /api/v1/events"},
+		{"/api/v1/events?where=field.n+%3E+many", 422, "query.where: field.n > \"many\": what it is compared with must be a number"},
+		{"/api/v1/events?where=a=1&where=b=2", 422, "more than once"},
+		{"/api/v1/events?buckets=5", 422, "query.buckets: unknown"},
+		{"/api/v1/events/stream?where=field.a", 422, "NAME OP VALUE"},
+		{"/api/v1/events/count?by=colour", 422, "query.by"},
+		{"/api/v1/events/count?buckets=1001", 422, "query.buckets"},
+		{"/api/v1/events/count?from=2100-01-01T00:00:00Z", 422, "must be before to"},
+		{"/api/v1/events/values", 422, "query.name"},
+		{"/api/v1/events/values?name=a%27b", 422, "not the name of a member"},
+		{"/api/v1/events/values?name=comm&limit=101", 422, "query.limit"},
+		{"/api/v1/events/" + doc(99).ID + "/neighbours", 404, doc(99).ID},
+		{"/api/v1/events/" + doc(1).ID + "/neighbours?window=0", 422, "query.window"},
+		{"/api/v1/events/xyz/charts", 404, "xyz"},
+		{"/api/v1/events/xyz/export", 404, "xyz"},
+		{"/api/v1/events/" + doc(1).ID + "/export?format=pdf", 422, "\"pdf\" is none of [html json]"},
+		{"/api/v1/events/" + doc(1).ID + "/export?colour=red", 422, "query.colour: unknown"},
+		{"/api/v1/events/" + doc(1).ID + "/export?window=x", 422, "query.window"},
+		{"/api/v1/events/export?format=csv", 422, "\"csv\" is neither ndjson nor json"},
+		{"/api/v1/events/export?limit=10001", 422, "query.limit"},
+		{"/api/v1/events/export?colour=red", 422, "query.colour: unknown"},
 		{"/api/v1/events/stream?last_event_id=7", 422, "not the id of an event"},
 		{"/api/v1/events/stream?pid=x", 422, "no process id"},
 		{"/missing.js", 404, "no such file"},
@@ -163,7 +188,7 @@ func TestStoreErrors(t *testing.T) {
 	} {
 		w := newWorld(t)
 		w.events.fail = c.err
-		for _, path := range []string{"/api/v1/events", "/api/v1/events/timeline", "/api/v1/events/" + doc(1).ID} {
+		for _, path := range []string{"/api/v1/events", "/api/v1/events/timeline", "/api/v1/events/count", "/api/v1/events/values?name=comm", "/api/v1/events/export", "/api/v1/events/" + doc(1).ID} {
 			wantProblem(t, w.get(path), c.status, c.detail)
 		}
 	}
@@ -230,7 +255,7 @@ func TestOpenAPI(t *testing.T) {
 			}
 			real := strings.NewReplacer("{id}", doc(1).ID, "{name}", "oomkill").Replace(path)
 			rec := w.do(request(strings.ToUpper(method), real))
-			if rec.Code == http.StatusNotFound || rec.Code == http.StatusMethodNotAllowed || strings.HasPrefix(rec.Header().Get("Content-Type"), "text/html") {
+			if rec.Code == http.StatusNotFound || rec.Code == http.StatusMethodNotAllowed || strings.HasPrefix(rec.Header().Get("Content-Type"), "text/html") && rec.Header().Get("Content-Disposition") == "" {
 				t.Errorf("%s %s is described, but answers %d", method, real, rec.Code)
 			}
 		}
@@ -310,12 +335,12 @@ func TestGzip(t *testing.T) {
 }
 
 func FuzzQuery(f *testing.F) {
-	for _, s := range []string{"kind=a,b&from=1.5&to=2026-01-02T03:04:05Z", "field.a=b&pid=3&q=x", "from=-1e9&from=2", "severity=%00", "from=9223372036.854775807", "limit=-0&buckets=1e3"} {
+	for _, s := range []string{"kind=a,b&from=1.5&to=2026-01-02T03:04:05Z", "field.a=b&pid=3&q=x", "from=-1e9&from=2", "severity=%00", "from=9223372036.854775807", "limit=-0&buckets=1e3", "where=field.a>5&name=comm&by=kind"} {
 		f.Add(s)
 	}
 	w := newWorld(f)
 	f.Fuzz(func(t *testing.T, q string) {
-		for _, path := range []string{"/api/v1/events", "/api/v1/events/timeline", "/api/v1/query", "/api/v1/query_range", "/api/v1/labels"} {
+		for _, path := range []string{"/api/v1/events", "/api/v1/events/timeline", "/api/v1/events/count", "/api/v1/events/values", "/api/v1/query", "/api/v1/query_range", "/api/v1/labels"} {
 			r := request(http.MethodGet, path)
 			r.URL.RawQuery = q
 			rec := w.do(r)

@@ -39,11 +39,12 @@ type Options struct {
 	AllowAnonymous bool     // web.allow_anonymous: open to the network without a credential
 	AllowedHosts   []string // web.allowed_hosts: names by which a browser may reach it, besides localhost and the host's own
 
-	Agent   Agent
-	Events  Events       // nil without a store
-	Metrics Metrics      // nil without a store
-	Scrape  http.Handler // serves /metrics
-	Hub     *Hub         // nil makes an empty one
+	Agent    Agent
+	Events   Events       // nil without a store
+	Metrics  Metrics      // nil without a store
+	Profiles Profiles     // nil without profiles
+	Scrape   http.Handler // serves /metrics
+	Hub      *Hub         // nil makes an empty one
 	// Latest gives the samples of the last gathering round, whose notes the
 	// history has not; nil for none. It returns at once.
 	Latest func() []signal.Sample
@@ -140,7 +141,7 @@ func (s *Server) secure(host string) error {
 
 // routes builds the handler of everything.
 func (s *Server) routes() (http.Handler, error) {
-	gzip, err := gzhttp.NewWrapper(gzhttp.MinSize(1024), gzhttp.ContentTypes([]string{"application/json", "application/problem+json"}))
+	gzip, err := gzhttp.NewWrapper(gzhttp.MinSize(1024), gzhttp.ContentTypes([]string{"application/json", "application/problem+json", ndjsonType, "text/html"}))
 	if err != nil {
 		return nil, fmt.Errorf("set up compression: %w", err)
 	}
@@ -163,6 +164,8 @@ func (s *Server) routes() (http.Handler, error) {
 		api.Handle("GET "+path, h)
 		api.Handle("POST "+path, h) // long queries do not fit a URL
 	}
+	api.HandleFunc("GET /api/v1/events/export", s.exportEvents)
+	api.HandleFunc("GET /api/v1/events/{id}/export", s.exportEvent)
 	api.HandleFunc("GET /openapi.json", func(w http.ResponseWriter, _ *http.Request) {
 		text, err := doc()
 		if err != nil {

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -35,8 +36,17 @@ func rawOperations() []rawOperation {
 	return []rawOperation{
 		{"streamEvents", "/api/v1/events/stream", "Live events as server-sent events: event, heartbeat, gap. Resumes after Last-Event-ID", "text/event-stream", false, false, []rawParam{
 			{name: "kind", doc: "names of event kinds, separated by commas"}, {name: "severity", doc: "info, warning, critical, separated by commas"},
-			{name: "namespace"}, {name: "pod"}, {name: "container"}, {name: "unit"}, {name: "comm"}, {name: "pid"},
+			{name: "namespace"}, {name: "pod"}, {name: "container"}, {name: "unit"}, {name: "comm"}, {name: "pid"}, {name: "where", doc: whereDoc},
 			{name: "last_event_id", doc: "in place of the Last-Event-ID header, which a browser cannot set at first"},
+		}},
+		{"exportEvents", "/api/v1/events/export", "Events as a file, newest first; filters as for /api/v1/events", ndjsonType, false, false, []rawParam{
+			{name: "format", doc: "ndjson (default): a document a line; json: a list"}, {name: "limit", doc: "at most this many, 10000 at most and when missing"},
+			{name: "kind"}, {name: "severity"}, {name: "from"}, {name: "to"}, {name: "q"},
+			{name: "namespace"}, {name: "pod"}, {name: "container"}, {name: "unit"}, {name: "comm"}, {name: "pid"}, {name: "where", doc: whereDoc},
+		}},
+		{"exportEvent", "/api/v1/events/{id}/export", "One event as a file", "text/html", false, false, []rawParam{
+			{name: "format", doc: "html (default): one page that needs nothing else, with stacks, neighbours and charts; json: the document"},
+			{name: "window", doc: "seconds before and after the event in which its neighbours are, 60 when missing"}, {name: "lang", doc: "of the page: en (default) or zh"},
 		}},
 		{"query", "/api/v1/query", "PromQL at one time, as Prometheus answers it", jsonType, true, false,
 			[]rawParam{expr, {name: "time", doc: "RFC 3339 or Unix seconds; now when missing"}, timeout, limit}},
@@ -87,8 +97,9 @@ func (raw rawOperation) operation(method string) *huma.Operation {
 	if raw.public {
 		op.Security = []map[string][]string{{}}
 	}
-	if raw.id == "labelValues" {
-		op.Parameters = append(op.Parameters, &huma.Param{Name: "name", In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString}})
+	if _, rest, ok := strings.Cut(raw.path, "{"); ok {
+		name, _, _ := strings.Cut(rest, "}")
+		op.Parameters = append(op.Parameters, &huma.Param{Name: name, In: "path", Required: true, Schema: &huma.Schema{Type: huma.TypeString}})
 	}
 	for _, p := range raw.params {
 		op.Parameters = append(op.Parameters, &huma.Param{Name: p.name, In: "query", Description: p.doc, Required: p.required, Schema: &huma.Schema{Type: huma.TypeString}})

@@ -40,6 +40,7 @@ func (a *fakeAgent) Catalog() []CatalogEntry {
 	return []CatalogEntry{
 		{signal.Schema{Name: "huatuo_cpu_seconds_total", Kind: signal.Metric, Type: signal.Counter, Unit: "seconds", Area: signal.AreaCPU, Help: "CPU time.", Fields: []signal.Field{{Name: "mode", Help: "Mode."}}}, "cpu"},
 		{signal.Schema{Name: "huatuo_load", Kind: signal.Metric, Type: signal.Gauge, Unit: "1", Area: signal.AreaCPU, Help: "Load."}, "load"},
+		{signal.Schema{Name: "huatuo_memory_bytes", Kind: signal.Metric, Type: signal.Gauge, Unit: "bytes", Area: signal.AreaMemory, Help: "Memory.", Fields: []signal.Field{{Name: "mode", Help: "Mode."}}}, "meminfo"},
 		{signal.Schema{Name: "oom_kill", Kind: signal.Event, Area: signal.AreaMemory, Help: "A process was killed.", Severity: signal.Critical}, "oomkill"},
 	}
 }
@@ -77,12 +78,15 @@ func (e typedError) ErrorType() string { return e.kind }
 
 // fakeEvents keeps events in memory.
 type fakeEvents struct {
-	mu   sync.Mutex
-	docs []*signal.Document // oldest first
-	last signal.EventFilter
-	fail error
-	hang bool
-	slow time.Duration
+	mu        sync.Mutex
+	docs      []*signal.Document // oldest first
+	last      signal.EventFilter
+	grouping  signal.EventGrouping
+	pages     int
+	fail      error
+	failAfter int // pages that are read before the store fails; 0: it does not
+	hang      bool
+	slow      time.Duration
 }
 
 func (e *fakeEvents) enter(ctx context.Context, f signal.EventFilter) error {
@@ -114,8 +118,19 @@ func (e *fakeEvents) Events(ctx context.Context, f signal.EventFilter) (signal.E
 	if err := e.enter(ctx, f); err != nil {
 		return signal.EventPage{}, err
 	}
+	e.mu.Lock()
+	pages := e.pages
+	e.pages++
+	e.mu.Unlock()
+	if e.failAfter > 0 && pages >= e.failAfter {
+		return signal.EventPage{}, errors.New("disk on fire")
+	}
 	var page signal.EventPage
-	for _, d := range slices.Backward(e.kept()) {
+	list := slices.Clone(e.kept())
+	if !f.Oldest {
+		slices.Reverse(list)
+	}
+	for _, d := range list {
 		if (f.Before != "" && d.ID >= f.Before) || d.ID <= f.After || d.Time.Before(f.From) || !matches(&f, d) {
 			continue
 		}
@@ -153,6 +168,23 @@ func (e *fakeEvents) Timeline(ctx context.Context, f signal.EventFilter, _ int) 
 	return []signal.EventBucket{{Time: f.From, Count: map[string]int{"oom_kill": n}}}, nil
 }
 
+func (e *fakeEvents) CountEvents(ctx context.Context, f signal.EventFilter, g signal.EventGrouping) ([]signal.EventCount, error) {
+	if err := e.enter(ctx, f); err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.grouping = g
+	return []signal.EventCount{{Kind: "oom_kill", Container: "app", Count: len(e.docs)}}, nil
+}
+
+func (e *fakeEvents) EventValues(ctx context.Context, f signal.EventFilter, path, part string, limit int) ([]signal.ValueCount, error) {
+	if err := e.enter(ctx, f); err != nil {
+		return nil, err
+	}
+	return []signal.ValueCount{{Value: path + " " + part, Count: limit}}, nil
+}
+
 func (e *fakeEvents) filter() signal.EventFilter {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -182,6 +214,8 @@ type fakeMetrics struct {
 	mu       sync.Mutex
 	last     string
 	culprits promql.Vector
+	matrix   promql.Matrix // answer to range queries, when there is one
+	names    []string      // of metrics that have samples
 	fail     error
 }
 
@@ -218,6 +252,9 @@ func (m *fakeMetrics) Instant(ctx context.Context, expr string, at time.Time) (R
 }
 
 func (m *fakeMetrics) Range(ctx context.Context, expr string, from, to time.Time, step time.Duration) (Result, error) {
+	if m.matrix != nil {
+		return Result{Value: m.matrix}, m.fail
+	}
 	m.note("%s [%s,%s]/%s", expr, from.UTC().Format(time.RFC3339Nano), to.UTC().Format(time.RFC3339Nano), step)
 	return m.answer(ctx, expr)
 }
@@ -236,6 +273,9 @@ func (m *fakeMetrics) LabelValues(_ context.Context, label string, q Selection) 
 	m.note("%s %v", label, q.Match)
 	if label == "bad label" {
 		return nil, false, typedError{"bad_data", "invalid label name"}
+	}
+	if label == "__name__" {
+		return m.names, false, nil
 	}
 	return nil, false, nil
 }

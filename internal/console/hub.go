@@ -48,8 +48,9 @@ func (h *Hub) Deliver(_ context.Context, docs []*signal.Document) error {
 			h.ring[h.next] = d
 			h.next = (h.next + 1) % ringSize
 		}
+		tree := signal.TreeOf(d)
 		for r := range h.readers {
-			if matches(&r.filter, d) && !r.push(d) {
+			if passes(&r.filter, d, tree) && !r.push(d) {
 				h.lost++
 			}
 		}

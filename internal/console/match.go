@@ -12,8 +12,14 @@ import (
 const minContainerID = 4
 
 // matches tells whether d passes those members of f that a stream can filter
-// on: all but time, text and fields, which need the store.
+// on: all but time and text, which need the store.
 func matches(f *signal.EventFilter, d *signal.Document) bool {
+	return passes(f, d, signal.TreeOf(d))
+}
+
+// passes is matches for one of many filters of the same document, whose tree
+// they share.
+func passes(f *signal.EventFilter, d *signal.Document, tree *signal.Tree) bool {
 	if len(f.Kinds) > 0 && !slices.Contains(f.Kinds, d.Kind) {
 		return false
 	}
@@ -26,10 +32,13 @@ func matches(f *signal.EventFilter, d *signal.Document) bool {
 			return false
 		}
 	}
+	return inWorkload(f, d.Container) && tree.Match(f.Where)
+}
+
+func inWorkload(f *signal.EventFilter, c *signal.Container) bool {
 	if f.Namespace == "" && f.Pod == "" && f.Container == "" && f.Unit == "" {
 		return true
 	}
-	c := d.Container
 	return c != nil &&
 		(f.Namespace == "" || c.Namespace == f.Namespace) &&
 		(f.Pod == "" || c.Pod == f.Pod) &&

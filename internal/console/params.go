@@ -28,8 +28,14 @@ const maxParam = 1000
 // maxFields bounds the field.NAME filters of one request.
 const maxFields = 16
 
-// EventParams documents the query of the event endpoints. filterOf reads it:
-// huma cannot express field.NAME, and the stream reads the same query.
+// whereDoc is the text of the parameter that the list, the stream and the export have.
+const whereDoc = "conditions joined by and, each NAME OP VALUE: OP is one of = != > >= < <= contains, NAME a member of the event's JSON, " +
+	"field.NAME one of its body, such as field.wait_seconds >= 50ms and verdict contains quota and kernel_stack.function = schedule. " +
+	"Numbers may have a unit (ns us ms s min h d, KiB MiB GiB, %), texts with blanks are quoted; a missing member is the empty text"
+
+// EventParams documents the query of the event endpoints. filterOf reads it,
+// because the stream reads the same query. field.NAME=VALUE is short for
+// where=field.NAME = VALUE, and in no operation's list: OpenAPI has no wildcard names.
 type EventParams struct {
 	Kind      []string `query:"kind" doc:"names of event kinds, separated by commas"`
 	Severity  []string `query:"severity" doc:"info, warning, critical, separated by commas"`
@@ -42,6 +48,7 @@ type EventParams struct {
 	Unit      string   `query:"unit" doc:"systemd unit"`
 	Comm      string   `query:"comm" doc:"name of the process"`
 	PID       string   `query:"pid"`
+	Where     string   `query:"where" doc:"conditions joined by and, each NAME OP VALUE: see the description of the endpoint" example:"field.wait_seconds >= 50ms and verdict contains quota"`
 
 	filter signal.EventFilter
 }
@@ -50,8 +57,10 @@ type EventParams struct {
 func (p *EventParams) Resolve(ctx huma.Context) []error {
 	u := ctx.URL()
 	q := u.Query()
-	for _, own := range []string{"limit", "before", "buckets"} {
-		q.Del(own) // typed members of the inputs that have them
+	for _, own := range ctx.Operation().Parameters {
+		if !slices.Contains(filterNames, own.Name) {
+			q.Del(own.Name) // a typed member of the operation's input
+		}
 	}
 	f, err := filterOf(q)
 	if err != nil {
@@ -60,6 +69,9 @@ func (p *EventParams) Resolve(ctx huma.Context) []error {
 	p.filter = f
 	return nil
 }
+
+// filterNames are the parameters that filterOf reads, besides field.NAME.
+var filterNames = []string{"kind", "severity", "from", "to", "q", "namespace", "pod", "container", "unit", "comm", "pid", "where"}
 
 // paramError is a mistake in the query.
 func paramError(name, format string, args ...any) error {
@@ -122,6 +134,8 @@ func setFilter(f *signal.EventFilter, name string, values []string) error {
 		f.To, err = optionalTime(name, first)
 	case "pid":
 		f.PID, err = pidOf(first)
+	case "where":
+		err = setWhere(f, first)
 	default:
 		return paramError(clip(name), "unknown parameter")
 	}
@@ -135,13 +149,19 @@ func setField(f *signal.EventFilter, name string, values []string) error {
 	if len(values) > 1 {
 		return paramError("field."+clip(name), "given more than once")
 	}
-	if len(f.Fields) >= maxFields {
+	if len(f.Where) >= maxFields {
 		return paramError("field."+clip(name), "at most %d fields can be filtered on", maxFields)
 	}
-	if f.Fields == nil {
-		f.Fields = map[string]string{}
+	f.Where = append(f.Where, signal.Condition{Path: "field." + name, Op: signal.Equal, Text: values[0]})
+	return nil
+}
+
+func setWhere(f *signal.EventFilter, text string) error {
+	list, err := signal.ParseWhere(text)
+	if err != nil {
+		return paramError("where", "%v", err)
 	}
-	f.Fields[name] = values[0]
+	f.Where = append(f.Where, list...)
 	return nil
 }
 

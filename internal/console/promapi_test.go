@@ -134,7 +134,7 @@ func TestPromAPI(t *testing.T) {
 		{"labels", "", `["__name__","a"]`, "[]"},
 		{"label/job/values", "match[]=up", `[]`, "job [up]"},
 		{"label/U__a_2e_b/values", "", `[]`, "a.b []"},
-		{"metadata", "", `{"huatuo_cpu_seconds_total":[{"type":"counter","help":"CPU time.","unit":"seconds"}],"huatuo_load":[{"type":"gauge","help":"Load.","unit":""}]}`, ""},
+		{"metadata", "", `{"huatuo_cpu_seconds_total":[{"type":"counter","help":"CPU time.","unit":"seconds"}],"huatuo_load":[{"type":"gauge","help":"Load.","unit":""}],"huatuo_memory_bytes":[{"type":"gauge","help":"Memory.","unit":"bytes"}]}`, ""},
 		{"metadata", "metric=huatuo_load", `{"huatuo_load":[{"type":"gauge","help":"Load.","unit":""}]}`, ""},
 		{"metadata", "limit=1", `{"huatuo_cpu_seconds_total":[{"type":"counter","help":"CPU time.","unit":"seconds"}]}`, ""},
 	} {

@@ -202,9 +202,6 @@ func streamParams(r *http.Request) (signal.EventFilter, string, error) {
 		}
 	}
 	f, err := filterOf(q)
-	if err == nil && len(f.Fields) > 0 {
-		err = errors.New("field.NAME: a stream does not filter on it; use /api/v1/events")
-	}
 	return f, after, err
 }
 

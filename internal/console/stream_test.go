@@ -165,6 +165,30 @@ func TestStreamLive(t *testing.T) {
 	silent(t, other)
 }
 
+// TestStreamWhere: the stream and what it resumes from the store have the same filters.
+func TestStreamWhere(t *testing.T) {
+	w, url := streaming(t)
+	big := func(i int) *signal.Document {
+		d := doc(i)
+		d.Fields = json.RawMessage(`{"n":7}`)
+		return d
+	}
+	w.events.keep(big(3), doc(4))
+	got := listenTo(t, url+"?where=field.n+%3E%3D+5+and+process.comm+%3D+hog", "Last-Event-ID", doc(0).ID)
+	opened(t, w.hub, 1)
+	deliver(t, w.hub, doc(5), big(6))
+	if got := titles(t, got, 2); !cmp.Equal(got, []string{"3", "6"}) {
+		t.Errorf("filtered: %v", got)
+	}
+	silent(t, got)
+	short := listenTo(t, url+"?field.n=7")
+	opened(t, w.hub, 2)
+	deliver(t, w.hub, doc(7), big(8))
+	if got := titles(t, short, 1); !cmp.Equal(got, []string{"8"}) {
+		t.Errorf("field.n=7: %v", got)
+	}
+}
+
 func TestMatches(t *testing.T) {
 	d := doc(0)
 	for _, c := range []struct {
@@ -180,6 +204,8 @@ func TestMatches(t *testing.T) {
 		{signal.EventFilter{Pod: "web"}, true}, {signal.EventFilter{Pod: "x"}, false},
 		{signal.EventFilter{Unit: "x"}, false},
 		{signal.EventFilter{Container: "app"}, true}, {signal.EventFilter{Container: "abcd"}, true},
+		{signal.EventFilter{Where: []signal.Condition{{Path: "field.n", Op: signal.Less, Text: "2"}}}, true},
+		{signal.EventFilter{Where: []signal.Condition{{Path: "field.n", Op: signal.Greater, Text: "2"}}}, false},
 		{signal.EventFilter{Container: "a"}, false}, {signal.EventFilter{Container: "bcde"}, false},
 	} {
 		if got := matches(&c.f, d); got != c.want {

@@ -29,6 +29,14 @@ type In struct {
 	Sample  []byte           // huatuo.yaml with every default commented out
 	Command *cobra.Command   // the root of the command tree
 	OpenAPI []byte           // the API's OpenAPI document, JSON
+	Pages   []Page           // further pages
+
+	Examples map[string]Example // of kinds of events, by name
+}
+
+// Page is a page that somebody else has written: its name, title and Markdown.
+type Page struct {
+	File, Title, Text string
 }
 
 // Option describes one configuration key. It has the members of config.Entry,
@@ -54,10 +62,14 @@ var owned = [...]string{"probes", "schema"}
 func Files(in In) (map[string][]byte, error) {
 	files := map[string][]byte{
 		"metrics.md":  metricsPage(in),
-		"events.md":   eventsPage(in),
 		"config.md":   configPage(in.Options),
 		"huatuo.yaml": in.Sample,
 	}
+	events, err := eventsPage(in)
+	if err != nil {
+		return nil, err
+	}
+	files["events.md"] = events
 	for _, s := range in.Probes {
 		files["probes/"+s.Name+".md"] = probePage(s, in.Options)
 		for _, e := range s.Emits {
@@ -86,6 +98,11 @@ func Files(in In) (map[string][]byte, error) {
 			return nil, err
 		}
 		files["api.md"] = page
+	}
+	for _, pg := range in.Pages {
+		p := newPage(pg.Title)
+		p.line(pg.Text)
+		files[pg.File] = p.bytes()
 	}
 	files["README.md"] = indexPage(in)
 	return files, nil

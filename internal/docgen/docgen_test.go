@@ -3,13 +3,16 @@ package docgen
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -36,7 +39,8 @@ type ran struct {
 }
 
 func sample() In {
-	event := signal.EventOf[stall]("demo_stall", signal.AreaSched, signal.Warning, "A task waited.")
+	event := signal.EventOf[stall]("demo_stall", signal.AreaSched, signal.Warning, "A task waited.").When("A wait of `stall` (5ms).", "Short waits.")
+	odd := signal.EventOf[stall]("demo_odd", signal.AreaSched, signal.Info, "Something odd was seen.")
 	wait := &signal.Schema{
 		Name: "huatuo_demo_wait_seconds", Kind: signal.Metric, Type: signal.Histogram, Unit: "seconds", Area: signal.AreaSched, Scope: signal.Host,
 		Help: "Time waited.", Read: "High is bad.", Fields: []signal.Field{{Name: "kind", Help: "what for", Values: []string{"a", "b"}}},
@@ -45,7 +49,7 @@ func sample() In {
 		Name: "huatuo_agent_start_seconds", Kind: signal.Metric, Type: signal.Gauge, Unit: "seconds", Area: signal.AreaAgent, Scope: signal.Host, Help: "When the agent started.",
 	}
 	m := probe.Meta{
-		Name: "demo", Help: "Shows.", Readme: "# demo\n\n## What it shows\n\nThings.\n", Since: "5.8", Source: "sched:sched_switch", Emits: []*signal.Schema{wait, event},
+		Name: "demo", Help: "Shows.", Readme: "# demo\n\n## What it shows\n\nThings.\n", Since: "5.8", Source: "sched:sched_switch", Emits: []*signal.Schema{wait, event, odd},
 	}
 	root := &cobra.Command{Use: "huatuo", Short: "Observes.", Example: "  huatuo --listen :1\n    # indented"}
 	root.Run = func(*cobra.Command, []string) {}
@@ -65,8 +69,15 @@ func sample() In {
 		Options: []Option{
 			{Key: "listen", Type: "string", Default: "127.0.0.1:19704", Help: "Address.", Env: "HUATUO_LISTEN", Flag: "--listen"},
 			{Key: "log.level", Type: "string", Default: "info", Help: "Level.", Legal: "debug,info", Reload: true},
+			{Key: "probes.demo.stall", Type: "duration", Default: "5ms", Help: "a wait of this length is a demo_stall event", Probe: "demo"},
+			{Key: "probes.demo.rate", Type: "integer", Default: "5", Help: "events per second", Probe: "demo"},
+			{Key: "probes.demo.exec_rate", Type: "integer", Default: "7", Help: "demo_odd events per second", Probe: "demo"},
 			{Key: "probes.demo.enabled", Type: "boolean", Default: "true", Help: "Run it.", Reload: true, Probe: "demo"},
 		},
+		Examples: map[string]Example{"demo_stall": {
+			[]byte(`{"id":"1","kernel_stack":[{"function":"schedule"},{"function":"a <b>"}],"fields":{"long":[` + strings.Repeat(`"some text, a: b",`, 9) + `"end"],"none":[],"wait_seconds":1.50}}`),
+			"Captured on Linux 6.18.",
+		}},
 		Sample:  []byte("# listen: 127.0.0.1:19704\n"),
 		Command: root,
 		OpenAPI: []byte(`{"info":{"description":"All of it."},"paths":{"/b":{"post":{"summary":"Do b"},"get":{"summary":"Get b.","description":"Slowly",
@@ -91,6 +102,42 @@ func TestFiles(t *testing.T) {
 	}
 	for _, d := range diffs {
 		t.Errorf("testdata/want/%s (rewrite with -update)", d)
+	}
+}
+
+// TestBadExample: an example that is no JSON is an error, not a page without it.
+func TestBadExample(t *testing.T) {
+	in := sample()
+	in.Examples["demo_stall"] = Example{Document: []byte(`{"id":`)}
+	if _, err := Files(in); err == nil || !strings.Contains(err.Error(), "demo_stall") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestExamples reads those of a tree.
+func TestExamples(t *testing.T) {
+	tree := fstest.MapFS{"demo/testdata/example_demo_stall.json": {Data: []byte("{}")}}
+	if _, err := Examples(tree, sample().Probes); err == nil {
+		t.Error("an example without a source is read")
+	}
+	tree["demo/testdata/example_demo_stall.txt"] = &fstest.MapFile{Data: []byte("Seen.\n")}
+	got, err := Examples(tree, sample().Probes)
+	if err != nil || len(got) != 1 || string(got["demo_stall"].Document) != "{}" || got["demo_stall"].Source != "Seen." {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
+// TestCompact: the layout changes, the value does not.
+func TestCompact(t *testing.T) {
+	for _, doc := range []string{`1`, `"a,b:c"`, `[]`, `{}`, `{"a":{"b":[1,2,3]},"c":"` + strings.Repeat(`x\"y,`, 40) + `","\u00e4<":[` + strings.Repeat(`{"k":[true,null]},`, 20) + `1e3]}`} {
+		got, err := compact([]byte(doc))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var a, b any
+		if err := errors.Join(json.Unmarshal([]byte(doc), &a), json.Unmarshal([]byte(got), &b)); err != nil || !reflect.DeepEqual(a, b) {
+			t.Errorf("%v: %s became %s", err, doc, got)
+		}
 	}
 }
 

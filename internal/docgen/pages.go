@@ -239,6 +239,9 @@ func indexPage(in In) []byte {
 	if in.OpenAPI != nil {
 		list = append(list, "[HTTP API](api.md), and its [OpenAPI document](openapi.json)")
 	}
+	for _, pg := range in.Pages {
+		list = append(list, fmt.Sprintf("[%s](%s)", pg.Title, pg.File))
+	}
 	p.line("- " + strings.Join(list, "\n- "))
 	p.line("## Probes")
 	var rows [][]string

@@ -94,27 +94,6 @@ func probeLink(dir, name string) string {
 	return fmt.Sprintf("[%s](%s%s.md)", name, dir, name)
 }
 
-func eventsPage(in In) []byte {
-	p := newPage("Events")
-	es := all(in, signal.Event)
-	p.line("Every kind of event, by area. All kinds share one document: identity, time, severity, a title of one sentence, the process and container " +
-		"concerned, stacks where the kernel gives them, and under `fields` what is listed here. " +
-		"`schema/<kind>.json` holds the JSON Schema of the whole document.")
-	byArea(es, func(a signal.Area, es []emitted) {
-		p.line("## " + title(string(a)))
-		for _, e := range es {
-			p.line("### " + e.Name)
-			p.line(e.Help)
-			p.line(fmt.Sprintf("Severity %s unless the event says otherwise. Probe %s. [JSON Schema](schema/%s.json).", e.Severity, probeLink("probes/", e.probe), e.Name))
-			if e.Read != "" {
-				p.line(e.Read)
-			}
-			p.table(fieldHead, fieldRows(e.Fields))
-		}
-	})
-	return p.bytes()
-}
-
 var fieldHead = []string{"field", "type", "unit", "meaning"}
 
 func fieldRows(fs []signal.Field) [][]string {
@@ -147,7 +126,11 @@ func probePage(s probe.Spec, options []Option) []byte {
 	for _, e := range s.Emits {
 		if e.Kind == signal.Event {
 			p.line("### Event " + code(e.Name))
-			p.line(e.Help + " Severity " + string(e.Severity) + ".")
+			p.line(strings.TrimSpace(e.Help + " Severity " + string(e.Severity) + ". " + e.Trigger))
+			if e.Normal != "" {
+				p.line("Normal: " + e.Normal)
+			}
+			p.line("[An example](../events.md#" + e.Name + ").")
 			p.table(fieldHead, fieldRows(e.Fields))
 		}
 	}

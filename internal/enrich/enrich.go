@@ -19,6 +19,7 @@ import (
 	"sync"
 	"time"
 
+	"huatuo/internal/enrich/moment"
 	"huatuo/internal/kern/cgroup"
 	"huatuo/internal/kern/clock"
 	"huatuo/internal/kern/procfs"
@@ -70,6 +71,7 @@ type Enricher struct {
 	budget *bucket
 	work   *workloads
 	seen   chan uint32
+	moment *moment.Reader
 
 	mu         sync.Mutex
 	unresolved map[string]uint64
@@ -82,6 +84,7 @@ const (
 	lackCmdline   = "cmdline"   //
 	lackParent    = "parent"    //
 	lackContainer = "container" // container, unit or cgroup
+	lackResources = "resources" // of the workload at the moment
 )
 
 // New returns an Enricher. Run keeps its memory in order.
@@ -109,6 +112,7 @@ func New(o Options) *Enricher {
 		budget:     &bucket{rate: readRate, burst: readBurst, tokens: readBurst},
 		work:       newWorkloads(o.Index, o.Names, o.MaxWorkloads, o.Now),
 		seen:       make(chan uint32, 1024),
+		moment:     moment.New(o.Root, o.Layout, o.Now),
 		unresolved: make(map[string]uint64),
 	}
 }
@@ -141,6 +145,28 @@ func (e *Enricher) Record(r *signal.Record) {
 	}
 	if r.CgroupID != 0 || r.Process.PID != 0 {
 		e.lack(r, lackContainer)
+	}
+}
+
+// Moment fills r.Resources of a record that Record has filled: what there was of
+// everything when it happened, as soon after it as records come here. An event
+// that is a mere marker needs none, and one that is about no workload and no
+// process has none.
+func (e *Enricher) Moment(r *signal.Record) {
+	severity := r.Severity
+	if severity == "" {
+		severity = r.Schema.Severity
+	}
+	path := r.Container.Cgroup
+	if severity == signal.Info || path == "" && r.CgroupID == 0 && r.Process.PID == 0 {
+		return
+	}
+	w, err := e.moment.Workload(path)
+	if err != nil {
+		e.lack(r, lackResources)
+	}
+	if h := e.moment.Host(); h != nil || w != nil {
+		r.Resources = &signal.Resources{Host: h, Workload: w}
 	}
 }
 

@@ -35,19 +35,31 @@ type Sink interface {
 
 // Options of New.
 type Options struct {
-	Log     *slog.Logger
-	Host    string
-	Region  string
-	Queue   int                  // length of the intake and of each sink's queue
-	Enrich  func(*signal.Record) // fills what the probe could not know; must not block for long
-	Now     func() time.Time     // the wall clock that ids are made with; nil means time.Now
-	Backoff time.Duration        // before the first retry of a sink; doubles up to 32 times
+	Log    *slog.Logger
+	Host   string
+	Region string
+	Queue  int                  // length of the intake and of each sink's queue
+	Enrich func(*signal.Record) // fills what the probe could not know; must not block for long
+	// Relate looks at each record after it was enriched and has its id: it
+	// may add what other events tell of it. It must not block.
+	Relate func(*signal.Record)
+	// Grace is how long a record is held back before Relate looks at it, for
+	// those that explain it and are in other queues: below a second. Nil: no
+	// record is. Those that are held back go on in the order in which their
+	// time is over.
+	Grace func(*signal.Record) time.Duration
+	// Known may mark a record as an instance of known issues; false: it is
+	// dropped, and counted as such. Nil: none is known.
+	Known   func(*signal.Record) bool
+	Now     func() time.Time // the wall clock that ids are made with; nil means time.Now
+	Backoff time.Duration    // before the first retry of a sink; doubles up to 32 times
 }
 
 // Pipe routes events.
 type Pipe struct {
 	o      Options
 	intake *queue[item]
+	held   held // the router's own
 	ids    *ids
 
 	mu       sync.Mutex
@@ -70,6 +82,7 @@ type account struct {
 	emitted uint64 // handed to Emit
 	intake  uint64 // dropped because the intake was full
 	broken  uint64 // could not be made a document
+	known   uint64 // instances of known issues that are not to be reported
 	routed  uint64
 	loss    func() probe.Loss
 	run     int        // how often loss was replaced
@@ -136,6 +149,7 @@ func (p *Pipe) setLoss(a *account, f func() probe.Loss) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	a.base.Observed += last.Observed
+	a.base.LeftOut += last.LeftOut
 	for why, n := range last.Dropped {
 		if a.base.Dropped == nil {
 			a.base.Dropped = map[string]uint64{}
@@ -169,13 +183,7 @@ func (p *Pipe) Run(ctx context.Context, drain time.Duration) {
 	routed := make(chan struct{})
 	go func() {
 		defer close(routed)
-		for {
-			it, ok := p.intake.pop(hard)
-			if !ok {
-				return
-			}
-			p.route(it)
-		}
+		p.router(hard)
 	}()
 	<-ctx.Done()
 	timer := time.AfterFunc(drain, cancel)
@@ -188,14 +196,55 @@ func (p *Pipe) Run(ctx context.Context, drain time.Duration) {
 	sinks.Wait()
 }
 
-// route enriches one record and puts it into each sink's queue.
-func (p *Pipe) route(it item) {
+// router takes records from the intake until it is closed and empty, or ctx is
+// done, and then sends on at once what it still holds back.
+func (p *Pipe) router(ctx context.Context) {
+	for {
+		it, ok, open := p.intake.popBy(ctx, p.held.due())
+		if ok {
+			p.take(it)
+		}
+		for !open || p.held.ripe(time.Now()) {
+			it, ok := p.held.pop()
+			if !ok {
+				break
+			}
+			p.route(it)
+		}
+		if !open {
+			return
+		}
+	}
+}
+
+// take enriches one record, and routes it or holds it back.
+func (p *Pipe) take(it item) {
 	r := it.rec
 	if p.o.Enrich != nil {
 		p.o.Enrich(r)
 	}
+	if p.o.Known != nil && !p.o.Known(r) {
+		p.mu.Lock()
+		it.acc.known++
+		p.mu.Unlock()
+		return
+	}
+	if p.o.Grace != nil {
+		if d := p.o.Grace(r); d > 0 && p.held.push(it, time.Now().Add(d)) {
+			return
+		}
+	}
+	p.route(it)
+}
+
+// route gives one record its id and puts it into each sink's queue.
+func (p *Pipe) route(it item) {
+	r := it.rec
 	r.Host, r.Region = p.o.Host, p.o.Region
 	r.ID = p.ids.next()
+	if p.o.Relate != nil {
+		p.o.Relate(r)
+	}
 	doc, err := r.Document()
 	p.mu.Lock()
 	if err != nil {
@@ -231,21 +280,53 @@ func (p *Pipe) Accounts() []signal.Account {
 	return out
 }
 
-// read reads an account. A probe may be started anew meanwhile: what its last
-// run had counted must then not be counted twice.
-func (p *Pipe) read(a *account) signal.Account {
+// Loss returns what a probe has seen and lost in all its runs, up to where its
+// events are routed; false when it never ran.
+func (p *Pipe) Loss(probeName string) (probe.Loss, bool) {
+	p.mu.Lock()
+	a := p.accounts[probeName]
+	p.mu.Unlock()
+	if a == nil {
+		return probe.Loss{}, false
+	}
+	var l probe.Loss
+	p.lossOf(a, func(last probe.Loss, _ bool) {
+		l = probe.Loss{Observed: a.base.Observed + last.Observed, LeftOut: a.base.LeftOut + last.LeftOut, Dropped: map[string]uint64{}}
+		for _, m := range []map[string]uint64{a.base.Dropped, last.Dropped} {
+			for why, n := range m {
+				l.Dropped[why] += n
+			}
+		}
+		l.Dropped["intake_full"] += a.intake
+		l.Dropped["unencodable"] += a.broken
+		l.Dropped["known_issue"] += a.known
+	})
+	return l, true
+}
+
+// read reads an account.
+func (p *Pipe) read(a *account) (out signal.Account) {
+	p.lossOf(a, func(l probe.Loss, counts bool) { out = p.accountOf(a, l, counts) })
+	return out
+}
+
+// lossOf calls f, with mu held, with what the last run of a probe has lost. The
+// probe may be started anew meanwhile: what its last run had counted must then
+// not be counted twice.
+func (p *Pipe) lossOf(a *account, f func(l probe.Loss, counts bool)) {
 	for {
 		p.mu.Lock()
-		f, run := a.loss, a.run
+		loss, run := a.loss, a.run
 		p.mu.Unlock()
 		var l probe.Loss
-		if f != nil {
-			l = f() // reads BPF maps: not under the lock
+		if loss != nil {
+			l = loss() // reads BPF maps: not under the lock
 		}
 		p.mu.Lock()
 		if a.run == run {
 			defer p.mu.Unlock()
-			return p.accountOf(a, l, f != nil)
+			f(l, loss != nil)
+			return
 		}
 		p.mu.Unlock()
 	}
@@ -265,6 +346,7 @@ func (p *Pipe) accountOf(a *account, l probe.Loss, counts bool) signal.Account {
 	}
 	out.Dropped["intake_full"] += a.intake
 	out.Dropped["unencodable"] += a.broken
+	out.Dropped["known_issue"] += a.known
 	for i, s := range p.sinks {
 		c := a.sinks[i]
 		out.Sinks = append(out.Sinks, signal.SinkAccount{

@@ -93,6 +93,21 @@ func (q *queue[T]) pop(ctx context.Context) (v T, ok bool) {
 	return out[0], true
 }
 
+// popBy waits for one entry until a time, or without end when that is zero. open
+// is false when the queue is closed and empty, or ctx is done.
+func (q *queue[T]) popBy(ctx context.Context, by time.Time) (v T, ok, open bool) {
+	wait := ctx
+	if !by.IsZero() {
+		var cancel context.CancelFunc
+		wait, cancel = context.WithDeadline(ctx, by)
+		defer cancel()
+	}
+	if v, ok = q.pop(wait); ok {
+		return v, true, true
+	}
+	return v, false, ctx.Err() == nil && wait.Err() != nil
+}
+
 // close lets pop drain what is there and then return false.
 func (q *queue[T]) close() {
 	q.mu.Lock()

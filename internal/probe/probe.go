@@ -94,6 +94,9 @@ type Env struct {
 type Loss struct {
 	Observed uint64            // events that met the probe's condition
 	Dropped  map[string]uint64 // by reason: ring_full, rate_limited, undecoded, …
+	// LeftOut are those that the condition leaves out although somebody may
+	// ask for them: by a filter, a list of what to ignore. Not in Observed.
+	LeftOut uint64
 }
 
 // Every runs collect at once and then each d, at the moments of clock.Until,

@@ -31,9 +31,11 @@ func Stream(ctx context.Context, env *Env, o *load.Object, decode func(raw []byt
 	loss := &lossReader{o: o}
 	env.Lost(func() Loss {
 		s := loss.read()
-		return Loss{Observed: s.Observed, Dropped: map[string]uint64{
-			"ring_full": s.RingFull, "rate_limited": s.RateLimited, "undecoded": undecoded.Load(),
-		}}
+		dropped := map[string]uint64{"ring_full": s.RingFull, "rate_limited": s.RateLimited, "undecoded": undecoded.Load()}
+		if s.LeftOut > 0 {
+			dropped["filtered"] = s.LeftOut
+		}
+		return Loss{Observed: s.Observed, Dropped: dropped}
 	})
 	defer loss.freeze()
 

@@ -6,9 +6,11 @@ import (
 	"huatuo/internal/probes/blockio"
 	"huatuo/internal/probes/buddy"
 	"huatuo/internal/probes/cgroupstat"
+	"huatuo/internal/probes/changes"
 	"huatuo/internal/probes/cpustat"
 	"huatuo/internal/probes/diskstats"
 	"huatuo/internal/probes/dns"
+	"huatuo/internal/probes/exhaust"
 	"huatuo/internal/probes/fs"
 	"huatuo/internal/probes/gpu"
 	"huatuo/internal/probes/hungtask"
@@ -39,7 +41,6 @@ import (
 	"huatuo/internal/probes/tcpretrans"
 	"huatuo/internal/probes/thermal"
 	"huatuo/internal/probes/vmstat"
-	"huatuo/internal/probes/waits"
 )
 
 // All returns every probe, in the order of the docs.
@@ -52,7 +53,6 @@ func All() []probe.Spec {
 		softirq.Spec(),
 		irq.Spec(),
 		locks.Spec(),
-		waits.Spec(),
 		meminfo.Spec(),
 		buddy.Spec(),
 		numa.Spec(),
@@ -82,5 +82,7 @@ func All() []probe.Spec {
 		nvme.Spec(),
 		rdma.Spec(),
 		gpu.Spec(),
+		exhaust.Spec(),
+		changes.Spec(),
 	}
 }

@@ -26,6 +26,12 @@ type Backend interface {
 	Event(ctx context.Context, id string) (*signal.Document, error)
 	// Timeline counts the events that f selects in n intervals of equal length.
 	Timeline(ctx context.Context, f signal.EventFilter, n int) ([]signal.EventBucket, error)
+	// CountEvents counts the events that f selects by what g says, the largest
+	// groups first, g.Limit at most.
+	CountEvents(ctx context.Context, f signal.EventFilter, g signal.EventGrouping) ([]signal.EventCount, error)
+	// EventValues lists the values of a member in the newest of the events that
+	// f selects, those with part in them, the most frequent first.
+	EventValues(ctx context.Context, f signal.EventFilter, path, part string, limit int) ([]signal.ValueCount, error)
 }
 
 // Limits bound what one query may cost. Zero members take the default.
@@ -38,6 +44,7 @@ type Limits struct {
 	Page       int           // events of a page that asks for no number; default 100
 	MaxPage    int           // events of a page; default 1000
 	MaxBuckets int           // intervals of a timeline; default 2000
+	MaxGroups  int           // of a count; default 10 000
 }
 
 func (l Limits) withDefaults() Limits {
@@ -49,7 +56,7 @@ func (l Limits) withDefaults() Limits {
 		def int
 	}{
 		{&l.Concurrent, 4}, {&l.MaxSamples, 5_000_000}, {&l.MaxSeries, 20_000}, {&l.MaxPoints, 11_000},
-		{&l.Page, 100}, {&l.MaxPage, 1000}, {&l.MaxBuckets, 2000},
+		{&l.Page, 100}, {&l.MaxPage, 1000}, {&l.MaxBuckets, 2000}, {&l.MaxGroups, 10_000},
 	} {
 		if *d.v <= 0 {
 			*d.v = d.def

@@ -55,6 +55,14 @@ func (f *fake) Timeline(_ context.Context, q signal.EventFilter, n int) ([]signa
 	return make([]signal.EventBucket, n), f.err
 }
 
+func (f *fake) CountEvents(_ context.Context, _ signal.EventFilter, g signal.EventGrouping) ([]signal.EventCount, error) {
+	return []signal.EventCount{{Count: g.Limit}}, f.err
+}
+
+func (f *fake) EventValues(_ context.Context, _ signal.EventFilter, path, part string, limit int) ([]signal.ValueCount, error) {
+	return []signal.ValueCount{{Value: path + part, Count: limit}}, f.err
+}
+
 // t0 is when the first of the eleven samples of each series was taken; one
 // follows each 10 s.
 var t0 = time.Unix(1_700_000_000, 0)
@@ -285,6 +293,12 @@ func TestEvents(t *testing.T) {
 	if d, err := r.Event(ctx, "there"); err != nil || d.ID != "there" {
 		t.Errorf("event %v %v", d, err)
 	}
+	if cs, err := r.CountEvents(ctx, signal.EventFilter{}, signal.EventGrouping{Kind: true}); err != nil || len(cs) != 1 || cs[0].Count != 10_000 {
+		t.Errorf("count %v %v: want the limit of groups", cs, err)
+	}
+	if vs, err := r.EventValues(ctx, signal.EventFilter{}, "field.reason", "x", 3); err != nil || len(vs) != 1 || vs[0].Value != "field.reasonx" {
+		t.Errorf("values %v %v", vs, err)
+	}
 	many := make([]string, maxTerms+1)
 	b.err = errors.New("boom")
 	for _, tt := range []struct {
@@ -297,6 +311,11 @@ func TestEvents(t *testing.T) {
 		{"empty range", BadData, second(r.Events(ctx, signal.EventFilter{From: t0, To: t0}))},
 		{"many kinds", BadData, second(r.Timeline(ctx, signal.EventFilter{Kinds: many}, 7))},
 		{"no buckets", BadData, second(r.Timeline(ctx, signal.EventFilter{}, 0))},
+		{"hostile condition", BadData, second(r.Events(ctx, signal.EventFilter{Where: []signal.Condition{{Path: "a'b", Op: signal.Equal}}}))},
+		{"many conditions", BadData, second(r.Events(ctx, signal.EventFilter{Where: make([]signal.Condition, maxTerms+1)}))},
+		{"count in many intervals", BadData, second(r.CountEvents(ctx, signal.EventFilter{}, signal.EventGrouping{Buckets: 2001}))},
+		{"values of nothing", BadData, second(r.EventValues(ctx, signal.EventFilter{}, "", "", 1))},
+		{"too many values", BadData, second(r.EventValues(ctx, signal.EventFilter{}, "comm", "", 1001))},
 		{"many buckets", BadData, second(r.Timeline(ctx, signal.EventFilter{}, 2001))},
 		{"store fails", Internal, second(r.Events(ctx, signal.EventFilter{}))},
 	} {

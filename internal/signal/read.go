@@ -14,17 +14,43 @@ type EventFilter struct {
 	Unit       string
 	Comm       string
 	PID        uint32
-	// Fields are equality filters on members of the body: name → value as text.
-	Fields map[string]string
-	Limit  int    // at most this many events; 0 means the reader's default
-	Before string // only events with an id smaller than this: the Next of the page before
-	After  string // only events with an id greater than this: what came later than that event
+	Where      []Condition // every one must hold
+	Limit      int         // at most this many events; 0 means the reader's default
+	Before     string      // only events with an id smaller than this: the Next of the page before
+	After      string      // only events with an id greater than this: what came later than that event
+	Oldest     bool        // the page begins with the oldest event, not with the newest; Next is its After then
 }
 
-// EventPage is one page of events, newest first.
+// EventPage is one page of events, newest first unless EventFilter.Oldest asks
+// for the other order.
 type EventPage struct {
 	Events []*Document `json:"events"`
 	Next   string      `json:"next,omitempty"` // Before of the next page; empty when this is the last
+}
+
+// EventGrouping says by what events are counted together.
+type EventGrouping struct {
+	Kind, Severity, Workload bool
+	Buckets                  int // of time, of equal length; 0: not by time
+	Limit                    int // at most this many groups, those with the most events
+}
+
+// EventCount is one group of events. Members that it was not grouped by are empty.
+type EventCount struct {
+	Time      *time.Time `json:"time,omitempty" doc:"start of the interval"`
+	Kind      string     `json:"kind,omitempty"`
+	Severity  Severity   `json:"severity,omitempty" enum:"info,warning,critical"`
+	Namespace string     `json:"namespace,omitempty"`
+	Pod       string     `json:"pod,omitempty"`
+	Container string     `json:"container,omitempty"`
+	Unit      string     `json:"unit,omitempty" doc:"of events without a container"`
+	Count     int        `json:"count"`
+}
+
+// ValueCount is a value that a member of events has, and in how many.
+type ValueCount struct {
+	Value string `json:"value"`
+	Count int    `json:"count"`
 }
 
 // EventBucket counts the events of one kind in one interval of a timeline.

@@ -70,6 +70,12 @@ type Schema struct {
 	Read   string     `json:"read,omitempty"` // how to read it, one line
 	Fields []Field    `json:"fields"`         // metrics: labels, in the order of Sample.Labels; events: members of the body
 
+	// Trigger says when an event is made, with the threshold and its reason: one
+	// sentence. A value of the configuration stands behind its key: `stall` (50ms).
+	Trigger string `json:"trigger,omitempty"`
+	// Normal says what is like the event and is none, and which events are usual.
+	Normal string `json:"normal,omitempty"`
+
 	// Severity is what an event has unless its record says otherwise.
 	Severity Severity `json:"severity,omitempty" enum:"info,warning,critical"`
 	// body is the struct type of an event's Body.
@@ -90,6 +96,12 @@ type Field struct {
 func EventOf[T any](name string, area Area, sev Severity, help string) *Schema {
 	t := reflect.TypeFor[T]()
 	return &Schema{Name: name, Kind: Event, Area: area, Severity: sev, Help: help, Fields: fieldsOf(t), body: t}
+}
+
+// When sets s.Trigger and s.Normal, and returns s.
+func (s *Schema) When(trigger, normal string) *Schema {
+	s.Trigger, s.Normal = trigger, normal
+	return s
 }
 
 // NewBody returns a new zero *T for the T the schema was made from, and nil
@@ -222,6 +234,23 @@ type Record struct {
 	Parties   []*Party // others in the body that enrich has to fill
 	Args      []string // command line of Process as the kernel told it, secrets and all: enrich makes Process.Cmdline of it and clears it
 
+	// Flow is the conversation a network event is about: what the chains look
+	// others up by. Nil for all other events.
+	Flow *Flow
+	// Keys are the other things that make two events be about the same one, as
+	// "cpu:3", "dev:8:0", "listen:4026531840:80": for the chains, never told.
+	Keys []string
+	// Brief is how the verdict on another event calls this one, as
+	// "NETFILTER_DROP in nf_hook_slow". It is never told by itself.
+	Brief string
+	// Lasted is how long it had gone on at Time; 0 for what is a moment.
+	Lasted time.Duration
+
+	Resources *Resources // at the moment of the event: by the pipe
+	Links     []Link     // to events that have to do with it: by the pipe
+	Verdict   string     // one sentence on the cause, where the chains find one
+	Known     []string   // names of the known issues that it is an instance of
+
 	// Measures are the observations of metrics that this event is an instance
 	// of: the pipe makes the event the exemplar of those series.
 	Measures []Measure
@@ -251,6 +280,10 @@ type Document struct {
 	KernelStack []Frame           `json:"kernel_stack,omitempty" doc:"innermost first"`
 	UserStack   []Frame           `json:"user_stack,omitempty" doc:"innermost first"`
 	Registers   map[string]string `json:"registers,omitempty"`
+	Resources   *Resources        `json:"resources,omitempty" doc:"of the host and the workload at that moment"`
+	Verdict     string            `json:"verdict,omitempty" doc:"one sentence: the cause, as far as other events tell it"`
+	Links       []Link            `json:"links,omitempty" doc:"events that have to do with it"`
+	Known       []string          `json:"known,omitempty" doc:"known issues that it is an instance of"`
 	Suppressed  uint64            `json:"suppressed,omitempty" doc:"events of the kind that were rate-limited since the one before"`
 	Unresolved  []string          `json:"unresolved,omitempty" doc:"what could not be looked up"`
 }
@@ -264,7 +297,8 @@ func (r *Record) Document() (*Document, error) {
 	d := &Document{
 		ID: r.ID, Time: r.Time.UTC(), Kind: r.Schema.Name, Severity: r.Severity, Title: r.Title,
 		Host: r.Host, Region: r.Region, Fields: body, KernelStack: r.KernelStack, UserStack: r.UserStack,
-		Registers: r.Registers, Suppressed: r.Suppressed, Unresolved: r.Unresolved,
+		Registers: r.Registers, Resources: r.Resources, Verdict: r.Verdict, Links: r.Links, Known: r.Known,
+		Suppressed: r.Suppressed, Unresolved: r.Unresolved,
 	}
 	if d.Severity == "" {
 		d.Severity = r.Schema.Severity

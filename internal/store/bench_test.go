@@ -175,7 +175,8 @@ func BenchmarkEvents(b *testing.B) {
 		{"no such comm", signal.EventFilter{Comm: "nobody"}},
 		{"rare word", signal.EventFilter{Text: "99999"}},
 		{"common words", signal.EventFilter{Text: "event kind"}},
-		{"field", signal.EventFilter{Fields: map[string]string{"seq": "77"}}},
+		{"field", signal.EventFilter{Where: []signal.Condition{{Path: "field.seq", Op: signal.Equal, Text: "77"}}}},
+		{"stack", signal.EventFilter{Where: []signal.Condition{{Path: "kernel_stack.function", Op: signal.Contains, Text: "nowhere"}}}},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
 			for b.Loop() {
@@ -185,6 +186,20 @@ func BenchmarkEvents(b *testing.B) {
 			}
 		})
 	}
+	b.Run("count", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := s.CountEvents(context.Background(), signal.EventFilter{}, signal.EventGrouping{Kind: true, Workload: true}); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("values", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := s.EventValues(context.Background(), signal.EventFilter{}, "field.seq", "", 20); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 	b.Run("timeline", func(b *testing.B) {
 		for b.Loop() {
 			if _, err := s.Timeline(context.Background(), signal.EventFilter{}, 60); err != nil {

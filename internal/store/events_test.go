@@ -71,7 +71,7 @@ func TestFilters(t *testing.T) {
 	docs := library(t0)
 	appendDocs(t, s, docs...)
 	fields := func(kv ...string) signal.EventFilter {
-		return signal.EventFilter{Fields: map[string]string{kv[0]: kv[1]}}
+		return signal.EventFilter{Where: []signal.Condition{{Path: "field." + kv[0], Op: signal.Equal, Text: kv[1]}}}
 	}
 	tests := []struct {
 		name string
@@ -130,7 +130,7 @@ func TestFilters(t *testing.T) {
 		{"after", signal.EventFilter{After: docs[2].ID}, "43"},
 		{"between", signal.EventFilter{After: docs[0].ID, Before: docs[3].ID}, "21"},
 		{"everything", signal.EventFilter{From: t0, Kinds: []string{"io_stall", "oom_kill"}, Severities: []signal.Severity{signal.Warning}, Text: "mysqld",
-			Namespace: "prod", Pod: "db-0", Container: "db", Comm: "mysqld", PID: 100, Fields: map[string]string{"device": "sda", "seq": "1"}, Limit: 5}, "1"},
+			Namespace: "prod", Pod: "db-0", Container: "db", Comm: "mysqld", PID: 100, Where: []signal.Condition{{Path: "field.device", Op: signal.Equal, Text: "sda"}, {Path: "field.seq", Op: signal.Equal, Text: "1"}}, Limit: 5}, "1"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

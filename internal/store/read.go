@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -74,29 +73,9 @@ func (e *events) condition(f *signal.EventFilter) *where {
 	if q := match(f.Text); q != "" {
 		w.and("n IN (SELECT rowid FROM text WHERE text MATCH ?)", q)
 	}
-	e.fieldTerms(w, f.Fields)
+	whereTerms(w, f.Where)
 	return w
 }
-
-// fieldTerms compares members of the body as text: a string by its value,
-// anything else by its JSON.
-func (e *events) fieldTerms(w *where, fields map[string]string) {
-	for name, value := range fields {
-		if !fieldName.MatchString(name) {
-			w.and("0") // no schema has such a member
-			continue
-		}
-		quoted, err := json.Marshal(value)
-		if err != nil {
-			w.and("0")
-			continue
-		}
-		w.and("(SELECT coalesce(body -> ? IN (?, ?), 0) FROM doc WHERE doc.n = event.n)",
-			"$.fields."+name, value, string(quoted))
-	}
-}
-
-var fieldName = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 
 // idRange adds to w the range of ids that a time range can have, so that a
 // page in the past is found without reading all that came later.
@@ -147,7 +126,7 @@ func (e *events) page(ctx context.Context, f signal.EventFilter) (signal.EventPa
 	err := e.read(func(db *sql.DB, skew int64) error {
 		w := e.condition(&f)
 		e.idRange(w, &f, skew)
-		q, args := pageSQL(w, f.Kinds, limit+1) // one more tells whether there is a next page
+		q, args := pageSQL(w, f.Kinds, limit+1, f.Oldest) // one more tells whether there is a next page
 		return scanDocs(ctx, db, q, args, &page.Events)
 	})
 	if err != nil {
@@ -160,14 +139,18 @@ func (e *events) page(ctx context.Context, f signal.EventFilter) (signal.EventPa
 	return page, nil
 }
 
-// pageSQL selects the newest limit bodies. Each kind is a query of its own,
+// pageSQL selects the newest limit bodies, or the oldest. Each kind is a query of its own,
 // which reads the index of kinds in order and stops at the limit; with IN,
 // SQLite would sort all events of those kinds.
-func pageSQL(w *where, kinds []string, limit int) (string, []any) {
+func pageSQL(w *where, kinds []string, limit int, oldest bool) (string, []any) {
+	order := "DESC"
+	if oldest {
+		order = "ASC"
+	}
 	var args []any
 	var parts []string
 	part := func(cond string) {
-		parts = append(parts, "SELECT * FROM (SELECT n, id FROM event WHERE "+cond+" ORDER BY id DESC LIMIT "+strconv.Itoa(limit)+")")
+		parts = append(parts, "SELECT * FROM (SELECT n, id FROM event WHERE "+cond+" ORDER BY id "+order+" LIMIT "+strconv.Itoa(limit)+")")
 		args = append(args, w.args...)
 	}
 	for _, k := range slices.Compact(slices.Sorted(slices.Values(kinds))) {
@@ -178,7 +161,7 @@ func pageSQL(w *where, kinds []string, limit int) (string, []any) {
 		part(w.sql())
 	}
 	return "SELECT doc.body FROM (" + strings.Join(parts, " UNION ALL ") +
-		") AS e JOIN doc ON doc.n = e.n ORDER BY e.id DESC LIMIT " + strconv.Itoa(limit), args
+		") AS e JOIN doc ON doc.n = e.n ORDER BY e.id " + order + " LIMIT " + strconv.Itoa(limit), args
 }
 
 func scanDocs(ctx context.Context, db *sql.DB, q string, args []any, to *[]*signal.Document) error {
@@ -249,17 +232,14 @@ func (e *events) timeline(ctx context.Context, f signal.EventFilter, n int) ([]s
 		if err := fillRange(ctx, db, &f); err != nil {
 			return err
 		}
-		from := nanos(f.From)
-		step := max(1, (nanos(f.To)-from-1)/int64(n)+1)
+		from, step := nanos(f.From), stepOf(&f, n)
 		for i := range n {
 			buckets = append(buckets, signal.EventBucket{
 				Time: time.Unix(0, from+int64(i)*step).UTC(), Count: map[string]int{},
 			})
 		}
 		w := e.condition(&f)
-		if len(f.Kinds) > 0 {
-			w.and("kind IN (?"+strings.Repeat(", ?", len(f.Kinds)-1)+")", anys(f.Kinds)...)
-		}
+		kindTerm(w, f.Kinds)
 		args := append([]any{from, step}, w.args...)
 		rows, err := db.QueryContext(ctx, "SELECT (time - ?) / ? AS i, kind, count(*) FROM event WHERE "+w.sql()+" GROUP BY i, kind", args...)
 		if err != nil {

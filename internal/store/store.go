@@ -195,7 +195,7 @@ func (s *Store) AppendEvents(ctx context.Context, docs []*signal.Document) error
 	return s.events.append(ctx, docs)
 }
 
-// Events returns the events that f selects, newest id first: at most f.Limit,
+// Events returns the events that f selects, newest id first unless f.Oldest: at most f.Limit,
 // or 100 when that is zero. A container is found by its exact name or by at
 // least four leading digits of its id.
 func (s *Store) Events(ctx context.Context, f signal.EventFilter) (signal.EventPage, error) {
@@ -216,6 +216,20 @@ func (s *Store) NewestEventID(ctx context.Context) string { return s.events.newe
 // all n intervals, also the empty ones.
 func (s *Store) Timeline(ctx context.Context, f signal.EventFilter, n int) ([]signal.EventBucket, error) {
 	return s.events.timeline(ctx, f, n)
+}
+
+// CountEvents counts the events that f selects by what g says, the largest
+// groups first. Intervals without events are not there.
+func (s *Store) CountEvents(ctx context.Context, f signal.EventFilter, g signal.EventGrouping) ([]signal.EventCount, error) {
+	return s.events.count(ctx, f, g)
+}
+
+// EventValues lists the values that a member has in the newest 2000 of the
+// events that f selects, the most frequent first: those that have part in them,
+// limit at most. path is that of a signal.Condition, or one of kind, severity,
+// namespace, pod, container, unit, comm, pid.
+func (s *Store) EventValues(ctx context.Context, f signal.EventFilter, path, part string, limit int) ([]signal.ValueCount, error) {
+	return s.events.values(ctx, f, path, part, limit)
 }
 
 // Stats are the counters of a Store since it was opened.

@@ -48,7 +48,7 @@ func FuzzText(f *testing.F) {
 			t.Errorf("%q: %v", text, err)
 		}
 		// Whatever a document says, it can be kept and found by its own words.
-		if _, err := s.Events(context.Background(), signal.EventFilter{Fields: map[string]string{text: text}, Comm: text, Kinds: []string{text}, Container: text, Before: text}); err != nil {
+		if _, err := s.Events(context.Background(), signal.EventFilter{Where: []signal.Condition{{Path: text, Op: signal.Equal, Text: text}, {Path: "field.seq", Op: signal.Contains, Text: text}}, Comm: text, Kinds: []string{text}, Container: text, Before: text}); err != nil {
 			t.Errorf("%q in other filters: %v", text, err)
 		}
 	})

@@ -78,7 +78,9 @@ export const faults = [
       const { events } = await get("/api/v1/events?kind=sched_stall&limit=1");
       const evil = '<img src=x onerror="window.owned=1"><script>window.owned=1</script>';
       await page.route("**/api/v1/query?**", json(200, { status: "success", data: { resultType: "vector", result: [{ metric: { container: evil }, value: [0, "1"] }] } }, "application/json"));
-      const doc = { ...events[0], title: evil, process: { pid: 1, comm: evil, cmdline: evil }, fields: { ...events[0].fields, extra: evil }, kernel_stack: [{ function: evil, module: evil }] };
+      const doc = { ...events[0], title: evil, process: { pid: 1, comm: evil, cmdline: evil }, fields: { ...events[0].fields, extra: evil }, kernel_stack: [{ function: evil, module: evil }], verdict: evil, known: [evil], links: [{ id: evil, kind: evil, relation: "cause", title: evil }] };
+      await page.route(`**/api/v1/events/${doc.id}/neighbours?**`, json(200, { window_seconds: 60, total: 2, neighbours: [{ relation: "host", event: { ...doc, id: `${doc.id}X` } }] }, "application/json"));
+      await page.route("**/api/v1/events/values?**", json(200, { values: [{ value: evil, count: 1 }] }, "application/json"));
       await page.route(`**/api/v1/events/${doc.id}`, json(200, doc, "application/json"));
       await page.route("**/api/v1/events?**", json(200, { events: [doc] }, "application/json"));
       await page.route("**/api/v1/probes/runqueue", async (route) => {

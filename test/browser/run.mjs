@@ -12,6 +12,7 @@ import { parseArgs } from "node:util";
 import { chromium } from "playwright-core";
 import { assert } from "./assert.mjs";
 import { culprits } from "./culprits.mjs";
+import { events } from "./events.mjs";
 import { faults } from "./faults.mjs";
 import { interactions } from "./interactions.mjs";
 import { pages } from "./pages.mjs";
@@ -80,7 +81,7 @@ async function main() {
     for (const view of Object.keys(VIEWS)) {
       for (const p of pages) await check(`${view}: ${p.name}`, view, {}, async (t) => openPage(p, view, t));
     }
-    for (const i of [...interactions, ...culprits, ...faults]) await check(i.name, i.view ?? "desktop", i, i.run);
+    for (const i of [...interactions, ...events, ...culprits, ...faults]) await check(i.name, i.view ?? "desktop", i, i.run);
   } finally {
     await browser.close();
   }

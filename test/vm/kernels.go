@@ -119,7 +119,7 @@ func choose(all []kernel, words []string) ([]kernel, error) {
 
 // modules that tests need where a kernel does not have them built in, each
 // loaded with what it depends on.
-var modules = []string{"loop", "fuse", "brd", "veth", "sch_tbf", "nf_tables", "nft_counter", "nft_compat", "xt_tcpudp", "xt_statistic", "bonding", "bridge", "netdevsim", "mce_inject", "aer_inject"}
+var modules = []string{"loop", "fuse", "brd", "veth", "sch_tbf", "nf_tables", "nft_counter", "nft_compat", "xt_tcpudp", "xt_statistic", "xt_conntrack", "xt_length", "xt_DSCP", "tun", "vxlan", "dummy", "bonding", "bridge", "netdevsim", "mce_inject", "aer_inject"}
 
 // optional are modules that some kernels have not: as part of another.
 var optional = []string{
@@ -181,10 +181,17 @@ var skipRules = []skipRule{
 	{"internal/probes/irq:TestKernelGap", "needs x86", func(k kernel) bool { return k.arch != "amd64" }},
 	{"internal/probes/fs:TestKernel", "needs mkfs.ext4", func(kernel) bool { return true }},
 	{"internal/probes/cgroupstat:TestKernelHuge", "the kernel tells of no huge page", older("5.10")},
+	{"internal/probes/cgroupstat:TestKernelZswap", "zswap", everywhere},
+	{"internal/probes/cgroupstat:TestKernelBurst", "(Linux 5.14)", older("5.10")},
+	{"internal/probes/netstat:TestKernelBacklog", "needs two CPUs", func(k kernel) bool { return k.cpus < 2 }},
+	{"internal/probes/nic:TestKernelStalls", "needs Linux 6.9 and a network device that is down", func(kernel) bool { return true }},
+	{"internal/probes/softirq:TestKernelKept", "(Linux 5.17)", older("5.10")},
 	{"internal/probes/locks:TestKernelSpin", "needs two CPUs", func(kernel) bool { return true }},
 	{"internal/probes/locks:TestKernelWithout", "needs a kernel before 5.19", func(kernel) bool { return true }},
 	{"internal/probes/slab:TestKernel", "(Linux 6.13)", func(k kernel) bool { return k.debian != "newest-cloud" }},
-	{"internal/probes/waits:TestKernel", "needs mkfs.ext4", func(kernel) bool { return true }},
+	{"internal/probes/changes:TestKernelModule", "needs a kernel with modules", func(k kernel) bool { return k.debian == "" }},
+	{"internal/probes/changes:TestKernelSysctl", "that tells of writes (5.11)", func(k kernel) bool { return k.debian == "" || older("5.10")(k) }},
+	{"internal/probes/runqueue:TestKernel", "needs mkfs.ext4", func(kernel) bool { return true }},
 	{"internal/probes/runqueue:TestKernelMove", "needs two CPUs", func(k kernel) bool { return k.cpus < 2 }},
 	{"internal/probes/thermal:TestKernel", "needs a thermal zone", func(kernel) bool { return true }},
 	{"internal/probes/rdma:TestKernel", "needs an RDMA device", func(kernel) bool { return true }},

@@ -28,8 +28,48 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Events, newest first; field.NAME=VALUE filters on a member of their body */
+        /**
+         * Events, newest first
+         * @description where: conditions joined by and, each NAME OP VALUE: OP is one of = != > >= < <= contains, NAME a member of the event's JSON, field.NAME one of its body, such as field.wait_seconds >= 50ms and verdict contains quota and kernel_stack.function = schedule. Numbers may have a unit (ns us ms s min h d, KiB MiB GiB, %), texts with blanks are quoted; a missing member is the empty text. field.NAME=VALUE is short for where=field.NAME = VALUE.
+         */
         get: operations["listEvents"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/events/count": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Number of events by kind, severity, workload and time; filters as for /api/v1/events
+         * @description where: conditions joined by and, each NAME OP VALUE: OP is one of = != > >= < <= contains, NAME a member of the event's JSON, field.NAME one of its body, such as field.wait_seconds >= 50ms and verdict contains quota and kernel_stack.function = schedule. Numbers may have a unit (ns us ms s min h d, KiB MiB GiB, %), texts with blanks are quoted; a missing member is the empty text. field.NAME=VALUE is short for where=field.NAME = VALUE.
+         */
+        get: operations["countEvents"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/events/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Events as a file, newest first; filters as for /api/v1/events */
+        get: operations["exportEvents"];
         put?: never;
         post?: never;
         delete?: never;
@@ -62,8 +102,31 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Number of events by kind over time; filters as for /api/v1/events */
+        /**
+         * Number of events by kind over time; filters as for /api/v1/events
+         * @description where: conditions joined by and, each NAME OP VALUE: OP is one of = != > >= < <= contains, NAME a member of the event's JSON, field.NAME one of its body, such as field.wait_seconds >= 50ms and verdict contains quota and kernel_stack.function = schedule. Numbers may have a unit (ns us ms s min h d, KiB MiB GiB, %), texts with blanks are quoted; a missing member is the empty text. field.NAME=VALUE is short for where=field.NAME = VALUE.
+         */
         get: operations["getTimeline"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/events/values": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Values that a member has in the newest 2000 events, the most frequent first; filters as for /api/v1/events
+         * @description where: conditions joined by and, each NAME OP VALUE: OP is one of = != > >= < <= contains, NAME a member of the event's JSON, field.NAME one of its body, such as field.wait_seconds >= 50ms and verdict contains quota and kernel_stack.function = schedule. Numbers may have a unit (ns us ms s min h d, KiB MiB GiB, %), texts with blanks are quoted; a missing member is the empty text. field.NAME=VALUE is short for where=field.NAME = VALUE.
+         */
+        get: operations["listEventValues"];
         put?: never;
         post?: never;
         delete?: never;
@@ -81,6 +144,57 @@ export interface paths {
         };
         /** One event */
         get: operations["getEvent"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/events/{id}/charts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The metrics that tell most about the time around an event */
+        get: operations["listEventCharts"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/events/{id}/export": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One event as a file */
+        get: operations["exportEvent"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/events/{id}/neighbours": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What happened around an event: of the same process, workload and CPU, and on the host */
+        get: operations["listNeighbours"];
         put?: never;
         post?: never;
         delete?: never;
@@ -201,6 +315,91 @@ export interface paths {
         };
         /** One probe, its manual and its configuration */
         get: operations["getProbe"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/profiles/download": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Stacks of a window, for other tools */
+        get: operations["downloadProfile"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/profiles/flame": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Stacks of a window, merged into a tree */
+        get: operations["getFlameGraph"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/profiles/heat": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Value of the samples by columns of time */
+        get: operations["getProfileHeat"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/profiles/series": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Value of the samples by label */
+        get: operations["listProfileSeries"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/profiles/types": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What is profiled, and whether it is */
+        get: operations["listProfileTypes"];
         put?: never;
         post?: never;
         delete?: never;
@@ -403,15 +602,25 @@ export interface components {
             help: string;
             kind: string;
             name: string;
+            normal?: string;
             /** @description empty for signals of the agent itself */
             probe: string;
             read?: string;
             scope?: string;
             /** @enum {string} */
             severity?: "info" | "warning" | "critical";
+            trigger?: string;
             /** @enum {string} */
             type?: "counter" | "gauge" | "histogram";
             unit?: string;
+        };
+        ChartList: {
+            /** @description the most telling first */
+            charts: components["schemas"]["EventChart"][];
+            /** Format: date-time */
+            from: string;
+            /** Format: date-time */
+            to: string;
         };
         Container: {
             annotations?: {
@@ -465,6 +674,14 @@ export interface components {
              */
             used_ratio: number | null;
         };
+        CountList: {
+            /** Format: date-time */
+            from: string;
+            /** @description the largest first; members that were not asked for are missing */
+            groups: components["schemas"]["EventCount"][];
+            /** Format: date-time */
+            to: string;
+        };
         Culprit: {
             container: string;
             /**
@@ -517,11 +734,17 @@ export interface components {
             kernel_stack?: components["schemas"]["Frame"][];
             /** @description name of the event's schema */
             kind: string;
+            /** @description known issues that it is an instance of */
+            known?: string[];
+            /** @description events that have to do with it */
+            links?: components["schemas"]["Link"][];
             process?: components["schemas"]["Process"];
             region?: string;
             registers?: {
                 [key: string]: string;
             };
+            /** @description of the host and the workload at that moment */
+            resources?: components["schemas"]["Resources"];
             /** @enum {string} */
             severity: "info" | "warning" | "critical";
             /**
@@ -540,6 +763,8 @@ export interface components {
             unresolved?: string[];
             /** @description innermost first */
             user_stack?: components["schemas"]["Frame"][];
+            /** @description one sentence: the cause, as far as other events tell it */
+            verdict?: string;
         };
         ErrorDetail: {
             /** @description Where the error occurred, e.g. 'body.items[3].tags' or 'path.thing-id' */
@@ -589,6 +814,30 @@ export interface components {
             /** Format: date-time */
             time: string;
         };
+        EventChart: {
+            /** @description labels; an empty value selects the series without that label */
+            match: {
+                [key: string]: string;
+            };
+            metric: string;
+        };
+        EventCount: {
+            container?: string;
+            /** Format: int64 */
+            count: number;
+            kind?: string;
+            namespace?: string;
+            pod?: string;
+            /** @enum {string} */
+            severity?: "info" | "warning" | "critical";
+            /**
+             * Format: date-time
+             * @description start of the interval
+             */
+            time?: string;
+            /** @description of events without a container */
+            unit?: string;
+        };
         EventPage: {
             events: components["schemas"]["Document"][];
             next?: string;
@@ -599,6 +848,40 @@ export interface components {
             type?: string;
             unit?: string;
             values?: string[];
+        };
+        FlameGraph: {
+            /**
+             * Format: int64
+             * @description nodes that were too small to be sent; their value is in their parents
+             */
+            dropped_nodes?: number;
+            frames: components["schemas"]["Frame"][];
+            /** Format: date-time */
+            from: string;
+            nodes: components["schemas"]["FlameNode"][];
+            /** Format: int64 */
+            samples: number;
+            /** Format: date-time */
+            to: string;
+            /** Format: int64 */
+            total: number;
+            /**
+             * Format: int64
+             * @description value of stacks whose outer frames are missing
+             */
+            truncated?: number;
+            type: string;
+            unit: string;
+        };
+        FlameNode: {
+            /** Format: int64 */
+            f: number;
+            /** Format: int64 */
+            p: number;
+            /** Format: int64 */
+            s: number;
+            /** Format: int64 */
+            t: number;
         };
         Frame: {
             file?: string;
@@ -625,8 +908,41 @@ export interface components {
             /** @description why it is not attached, or why a better way was not taken */
             reason?: string;
         };
+        HostResources: {
+            /**
+             * Format: int64
+             * @description dirty and under writeback
+             */
+            dirty_bytes?: number;
+            /**
+             * Format: double
+             * @description 1-minute load average
+             */
+            load1: number;
+            /** Format: int64 */
+            memory_available_bytes: number;
+            /** Format: int64 */
+            memory_total_bytes: number;
+            pressure?: components["schemas"]["Pressure"];
+            /**
+             * Format: int64
+             * @description tasks that run or wait for a CPU
+             */
+            runnable: number;
+            /** Format: int64 */
+            swap_used_bytes?: number;
+        };
         KindList: {
             kinds: components["schemas"]["CatalogEntry"][];
+        };
+        Link: {
+            /** @description of the other event */
+            id: string;
+            kind: string;
+            /** @enum {string} */
+            relation: "cause" | "effect" | "same";
+            /** @description of the other event */
+            title: string;
         };
         Manual: {
             /** @description the probe's configuration in force */
@@ -656,6 +972,25 @@ export interface components {
         };
         MetricList: {
             metrics: components["schemas"]["CatalogEntry"][];
+        };
+        Neighbour: {
+            event: components["schemas"]["Document"];
+            /**
+             * @description the closest of: linked to it as cause, effect or another sight of the same thing; of the same process, workload, CPU; on the same host
+             * @enum {string}
+             */
+            relation: "cause" | "effect" | "same" | "process" | "workload" | "cpu" | "host";
+        };
+        NeighbourList: {
+            /** @description the closest relation first, then in the order of time */
+            neighbours: components["schemas"]["Neighbour"][];
+            /**
+             * Format: int64
+             * @description events in the window, with the event itself
+             */
+            total: number;
+            /** Format: int64 */
+            window_seconds: number;
         };
         Node: {
             arch: string;
@@ -692,6 +1027,18 @@ export interface components {
             store_interval_seconds: number;
             /** @description of the agent */
             version: string;
+        };
+        Pressure: {
+            /** Format: double */
+            cpu_some: number;
+            /** Format: double */
+            io_full: number;
+            /** Format: double */
+            io_some: number;
+            /** Format: double */
+            memory_full: number;
+            /** Format: double */
+            memory_some: number;
         };
         ProbeList: {
             probes: components["schemas"]["ProbeStatus"][];
@@ -733,6 +1080,59 @@ export interface components {
             /** Format: int32 */
             tid?: number;
         };
+        ProfileHeat: {
+            /** Format: double */
+            column_seconds: number;
+            /** Format: date-time */
+            from: string;
+            values: number[];
+        };
+        ProfileSeries: {
+            labels: {
+                [key: string]: string;
+            };
+            /** Format: int64 */
+            samples: number;
+            /** Format: int64 */
+            value: number;
+        };
+        ProfileSeriesList: {
+            /** @description largest first */
+            series: components["schemas"]["ProfileSeries"][];
+        };
+        ProfileType: {
+            help: string;
+            name: string;
+            read: string;
+            /** @enum {string} */
+            unit: "nanoseconds" | "bytes" | "count";
+        };
+        ProfileTypes: {
+            /** @description labels that samples have */
+            labels: string[];
+            status: components["schemas"]["ProfilerStatus"];
+            types: components["schemas"]["ProfileType"][];
+        };
+        ProfilerStatus: {
+            /**
+             * Format: int64
+             * @description samples of each CPU per second
+             */
+            hertz: number;
+            /** @description why it does not run */
+            reason?: string;
+            /**
+             * Format: int64
+             * @description taken since the start
+             */
+            samples: number;
+            /** @enum {string} */
+            state: "starting" | "running" | "failed" | "unsupported" | "disabled";
+        };
+        Resources: {
+            host?: components["schemas"]["HostResources"];
+            workload?: components["schemas"]["WorkloadResources"];
+        };
         RetentionInfo: {
             event_age: string;
             /** Format: int64 */
@@ -747,10 +1147,12 @@ export interface components {
             help: string;
             kind: string;
             name: string;
+            normal?: string;
             read?: string;
             scope?: string;
             /** @enum {string} */
             severity?: "info" | "warning" | "critical";
+            trigger?: string;
             /** @enum {string} */
             type?: "counter" | "gauge" | "histogram";
             unit?: string;
@@ -833,12 +1235,55 @@ export interface components {
             /** Format: date-time */
             to: string;
         };
+        ValueCount: {
+            /** Format: int64 */
+            count: number;
+            value: string;
+        };
+        ValueList: {
+            values: components["schemas"]["ValueCount"][];
+        };
         Workload: {
             container: string;
             namespace: string;
             pod: string;
             /** @description systemd unit or path of a cgroup, where there is no container */
             unit: string;
+        };
+        WorkloadResources: {
+            /** Format: double */
+            cpu_limit_cores?: number;
+            /**
+             * Format: double
+             * @description since the group began
+             */
+            cpu_seconds?: number;
+            /** Format: int64 */
+            memory_limit_bytes?: number;
+            /** Format: int64 */
+            memory_used_bytes?: number;
+            /**
+             * Format: int64
+             * @description since the group began
+             */
+            oom_kills?: number;
+            /** Format: int64 */
+            pids?: number;
+            /** Format: int64 */
+            pids_limit?: number;
+            pressure?: components["schemas"]["Pressure"];
+            /** Format: int64 */
+            swap_used_bytes?: number;
+            /**
+             * Format: int64
+             * @description since the group began
+             */
+            throttled_periods?: number;
+            /**
+             * Format: double
+             * @description since the group began
+             */
+            throttled_seconds?: number;
         };
     };
     responses: never;
@@ -900,6 +1345,8 @@ export interface operations {
                 /** @description name of the process */
                 comm?: string;
                 pid?: string;
+                /** @description conditions joined by and, each NAME OP VALUE: see the description of the endpoint */
+                where?: string;
                 limit?: number;
                 /** @description next of the page before */
                 before?: string;
@@ -957,6 +1404,128 @@ export interface operations {
             };
         };
     };
+    countEvents: {
+        parameters: {
+            query?: {
+                /** @description names of event kinds, separated by commas */
+                kind?: string[] | null;
+                /** @description info, warning, critical, separated by commas */
+                severity?: string[] | null;
+                /** @description RFC 3339 or Unix seconds; events at or after it */
+                from?: string;
+                /** @description RFC 3339 or Unix seconds; events before it */
+                to?: string;
+                /** @description full text: every word must occur, the last may be a prefix, quotes make a phrase */
+                q?: string;
+                namespace?: string;
+                pod?: string;
+                /** @description name of a container or a prefix of its id */
+                container?: string;
+                /** @description systemd unit */
+                unit?: string;
+                /** @description name of the process */
+                comm?: string;
+                pid?: string;
+                /** @description conditions joined by and, each NAME OP VALUE: see the description of the endpoint */
+                where?: string;
+                /** @description what events are counted together by: kind, severity, workload, separated by commas */
+                by?: ("kind" | "severity" | "workload")[] | null;
+                /** @description also by time, in that many intervals of equal length; 0: not */
+                buckets?: number;
+                /** @description at most this many groups, the largest */
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CountList"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Gateway Timeout */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    exportEvents: {
+        parameters: {
+            query?: {
+                /** @description ndjson (default): a document a line; json: a list */
+                format?: string;
+                /** @description at most this many, 10000 at most and when missing */
+                limit?: string;
+                kind?: string;
+                severity?: string;
+                from?: string;
+                to?: string;
+                q?: string;
+                namespace?: string;
+                pod?: string;
+                container?: string;
+                unit?: string;
+                comm?: string;
+                pid?: string;
+                /** @description conditions joined by and, each NAME OP VALUE: OP is one of = != > >= < <= contains, NAME a member of the event's JSON, field.NAME one of its body, such as field.wait_seconds >= 50ms and verdict contains quota and kernel_stack.function = schedule. Numbers may have a unit (ns us ms s min h d, KiB MiB GiB, %), texts with blanks are quoted; a missing member is the empty text */
+                where?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/x-ndjson": string;
+                };
+            };
+        };
+    };
     streamEvents: {
         parameters: {
             query?: {
@@ -970,6 +1539,8 @@ export interface operations {
                 unit?: string;
                 comm?: string;
                 pid?: string;
+                /** @description conditions joined by and, each NAME OP VALUE: OP is one of = != > >= < <= contains, NAME a member of the event's JSON, field.NAME one of its body, such as field.wait_seconds >= 50ms and verdict contains quota and kernel_stack.function = schedule. Numbers may have a unit (ns us ms s min h d, KiB MiB GiB, %), texts with blanks are quoted; a missing member is the empty text */
+                where?: string;
                 /** @description in place of the Last-Event-ID header, which a browser cannot set at first */
                 last_event_id?: string;
             };
@@ -1012,6 +1583,8 @@ export interface operations {
                 /** @description name of the process */
                 comm?: string;
                 pid?: string;
+                /** @description conditions joined by and, each NAME OP VALUE: see the description of the endpoint */
+                where?: string;
                 buckets?: number;
             };
             header?: never;
@@ -1027,6 +1600,89 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["Timeline"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Gateway Timeout */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    listEventValues: {
+        parameters: {
+            query: {
+                /** @description names of event kinds, separated by commas */
+                kind?: string[] | null;
+                /** @description info, warning, critical, separated by commas */
+                severity?: string[] | null;
+                /** @description RFC 3339 or Unix seconds; events at or after it */
+                from?: string;
+                /** @description RFC 3339 or Unix seconds; events before it */
+                to?: string;
+                /** @description full text: every word must occur, the last may be a prefix, quotes make a phrase */
+                q?: string;
+                namespace?: string;
+                pod?: string;
+                /** @description name of a container or a prefix of its id */
+                container?: string;
+                /** @description systemd unit */
+                unit?: string;
+                /** @description name of the process */
+                comm?: string;
+                pid?: string;
+                /** @description conditions joined by and, each NAME OP VALUE: see the description of the endpoint */
+                where?: string;
+                /** @description kind, severity, namespace, pod, container, unit, comm, pid, or a NAME as in where: field.reason, process.exe */
+                name: string;
+                /** @description only values with this part, whatever its case */
+                contains?: string;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ValueList"];
                 };
             };
             /** @description Unprocessable Entity */
@@ -1117,6 +1773,176 @@ export interface operations {
             };
             /** @description Service Unavailable */
             503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    listEventCharts: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description ULID */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ChartList"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Gateway Timeout */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    exportEvent: {
+        parameters: {
+            query?: {
+                /** @description html (default): one page that needs nothing else, with stacks, neighbours and charts; json: the document */
+                format?: string;
+                /** @description seconds before and after the event in which its neighbours are, 60 when missing */
+                window?: string;
+                /** @description of the page: en (default) or zh */
+                lang?: string;
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/html": string;
+                };
+            };
+        };
+    };
+    listNeighbours: {
+        parameters: {
+            query?: {
+                /** @description seconds before and after */
+                window?: number;
+                /** @description of each relation, before and after each */
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                /** @description ULID */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["NeighbourList"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Gateway Timeout */
+            504: {
                 headers: {
                     [name: string]: unknown;
                 };
@@ -1371,6 +2197,270 @@ export interface operations {
             };
             /** @description Internal Server Error */
             500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    downloadProfile: {
+        parameters: {
+            query?: {
+                format?: "pprof" | "folded" | "speedscope" | "svg";
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description a file in the format that was asked for */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": string;
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Gateway Timeout */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    getFlameGraph: {
+        parameters: {
+            query?: {
+                /** @description nodes with less of the total are left out */
+                min_share?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["FlameGraph"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Gateway Timeout */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    getProfileHeat: {
+        parameters: {
+            query?: {
+                /** @description seconds that a column stands for; made larger when there would be more than 12,000 */
+                column?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProfileHeat"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Gateway Timeout */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    listProfileSeries: {
+        parameters: {
+            query?: {
+                /** @description labels to tell apart, separated by commas; process when missing */
+                by?: string[] | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProfileSeriesList"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Gateway Timeout */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    listProfileTypes: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProfileTypes"];
+                };
+            };
+            /** @description Error */
+            default: {
                 headers: {
                     [name: string]: unknown;
                 };

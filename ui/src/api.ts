@@ -63,6 +63,53 @@ export interface Container {
   gone?: boolean;
 }
 
+/** Share of the last 10 s in which work waited, 0 to 1. */
+export interface Pressure {
+  cpu_some: number;
+  memory_some: number;
+  memory_full: number;
+  io_some: number;
+  io_full: number;
+}
+
+export interface HostResources {
+  load1: number;
+  runnable: number;
+  memory_total_bytes: number;
+  memory_available_bytes: number;
+  swap_used_bytes?: number;
+  dirty_bytes?: number;
+  pressure?: Pressure;
+}
+
+export interface WorkloadResources {
+  memory_used_bytes?: number;
+  memory_limit_bytes?: number;
+  swap_used_bytes?: number;
+  cpu_limit_cores?: number;
+  cpu_seconds?: number;
+  throttled_seconds?: number;
+  throttled_periods?: number;
+  pids?: number;
+  pids_limit?: number;
+  oom_kills?: number;
+  pressure?: Pressure;
+}
+
+/** What there was of everything at the moment of an event. */
+export interface Resources {
+  host?: HostResources;
+  workload?: WorkloadResources;
+}
+
+/** Link says that an event has to do with another one. */
+export interface Link {
+  id: string;
+  kind: string;
+  relation: "cause" | "effect" | "same";
+  title: string;
+}
+
 /** One event. */
 export interface Document {
   id: string;
@@ -78,6 +125,10 @@ export interface Document {
   kernel_stack?: Frame[];
   user_stack?: Frame[];
   registers?: Record<string, string>;
+  resources?: Resources;
+  verdict?: string;
+  links?: Link[];
+  known?: string[];
   suppressed?: number;
   unresolved?: string[];
 }
@@ -92,6 +143,42 @@ export interface Timeline {
   to: string;
   step_seconds: number;
   buckets: { time: string; count: Record<string, number> | null }[] | null;
+}
+
+/** Events counted together; members that they were not counted by are missing. */
+export interface EventCount {
+  time?: string;
+  kind?: string;
+  severity?: Severity;
+  namespace?: string;
+  pod?: string;
+  container?: string;
+  unit?: string;
+  count: number;
+}
+
+/** A value that a member of events has, and in how many. */
+export interface ValueCount {
+  value: string;
+  count: number;
+}
+
+/** An event near another one, and what they have in common. */
+export interface Neighbour {
+  relation: "cause" | "effect" | "same" | "process" | "workload" | "cpu" | "host";
+  event: Document;
+}
+
+export interface Neighbours {
+  window_seconds: number;
+  total: number;
+  neighbours: Neighbour[];
+}
+
+/** A metric that tells about the time around an event, and the labels of its series. */
+export interface EventChart {
+  metric: string;
+  match: Record<string, string>;
 }
 
 export interface Node {
@@ -204,6 +291,48 @@ export interface System {
   config: string;
 }
 
+/** What stacks are weighted with. */
+export interface ProfileType {
+  name: string;
+  unit: string;
+  help: string;
+  read: string;
+}
+
+export interface ProfileTypes {
+  status: { state: string; reason?: string; hertz: number; samples: number };
+  types: ProfileType[] | null;
+  labels: string[] | null;
+}
+
+/** The tree of all stacks of a query; parents stand before their children. */
+export interface FlameGraph {
+  type: string;
+  unit: string;
+  from: string;
+  to: string;
+  total: number;
+  samples: number;
+  frames: Frame[];
+  /** f: index of frames, p: index of the caller or -1, s: value of its own, t: value with all below. */
+  nodes: { f: number; p: number; s: number; t: number }[];
+  dropped_nodes?: number;
+  truncated?: number;
+}
+
+/** Value of the samples by columns of time. */
+export interface ProfileHeat {
+  from: string;
+  column_seconds: number;
+  values: number[] | null;
+}
+
+export interface ProfileSeries {
+  labels: Record<string, string>;
+  value: number;
+  samples: number;
+}
+
 /** ApiError is an answer that is not 2xx, or no answer at all (status 0). */
 export class ApiError extends Error {
   constructor(readonly status: number, readonly title: string, readonly detail: string) {
@@ -261,6 +390,21 @@ export function streamURL(params: Params): string {
   return `api/v1/events/stream${search(params)}`;
 }
 
+/** exportURL is the address of the events that a filter selects, as a file. */
+export function exportURL(params: Params): string {
+  return `api/v1/events/export${search(params)}`;
+}
+
+/** reportURL is the address of one event as a file. */
+export function reportURL(id: string, params: Params): string {
+  return `api/v1/events/${encodeURIComponent(id)}/export${search(params)}`;
+}
+
+/** profileURL is the address of the stacks that a query selects, as a file for other tools. */
+export function profileURL(params: Params): string {
+  return `api/v1/profiles/download${search(params)}`;
+}
+
 /** api has one function per endpoint. */
 export const api = {
   node: (s?: AbortSignal) => get<Node>("node", {}, s),
@@ -268,11 +412,19 @@ export const api = {
   kinds: (s?: AbortSignal) => get<{ kinds: Schema[] | null }>("event-kinds", {}, s).then((r) => r.kinds ?? []),
   events: (p: Params, s?: AbortSignal) => get<EventPage>("events", p, s),
   event: (id: string, s?: AbortSignal) => get<Document>(`events/${encodeURIComponent(id)}`, {}, s),
+  count: (p: Params, s?: AbortSignal) => get<{ groups: EventCount[] }>("events/count", p, s).then((r) => r.groups),
+  values: (p: Params, s?: AbortSignal) => get<{ values: ValueCount[] }>("events/values", p, s).then((r) => r.values),
+  neighbours: (id: string, p: Params, s?: AbortSignal) => get<Neighbours>(`events/${encodeURIComponent(id)}/neighbours`, p, s),
+  charts: (id: string, s?: AbortSignal) => get<{ charts: EventChart[] }>(`events/${encodeURIComponent(id)}/charts`, {}, s).then((r) => r.charts),
   timeline: (p: Params, s?: AbortSignal) => get<Timeline>("events/timeline", p, s),
   probes: (s?: AbortSignal) => get<{ probes: Probe[] | null }>("probes", {}, s).then((r) => r.probes ?? []),
   probe: (name: string, s?: AbortSignal) => get<ProbePage>(`probes/${encodeURIComponent(name)}`, {}, s),
   system: (s?: AbortSignal) => get<System>("system", {}, s),
   culprits: (p: Params, s?: AbortSignal) => get<{ pairs: CulpritPair[] }>("workloads/culprits", p, s).then((r) => r.pairs),
+  profileTypes: (s?: AbortSignal) => get<ProfileTypes>("profiles/types", {}, s),
+  flame: (p: Params, s?: AbortSignal) => get<FlameGraph>("profiles/flame", p, s).then((g) => ({ ...g, frames: g.frames ?? [], nodes: g.nodes ?? [] })),
+  profileHeat: (p: Params, s?: AbortSignal) => get<ProfileHeat>("profiles/heat", p, s),
+  profileSeries: (p: Params, s?: AbortSignal) => get<{ series: ProfileSeries[] | null }>("profiles/series", p, s).then((r) => r.series ?? []),
   query: (query: string, time: number, s?: AbortSignal) => series("query", { query, time }, s),
   queryRange: (query: string, start: number, end: number, step: number, s?: AbortSignal) => series("query_range", { query, start, end, step }, s),
   labelValues: (label: string, match: string, start: number, end: number, s?: AbortSignal) =>

@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-/** Event filters: from the URL to the API, and the same decision for events of the live stream. */
+/** Event filters: from the URL to the API, and the one decision that the live stream leaves to its reader. */
 import type { Document, Params } from "./api";
 
-/** URL keys that filter events; "field.NAME" keys come on top. */
-export const KEYS = ["kind", "severity", "q", "namespace", "pod", "container", "unit", "comm", "pid"] as const;
-
-/** Filters that the live stream applies itself. */
-const STREAM = ["kind", "severity", "namespace", "pod", "container", "unit", "comm", "pid"];
+/** URL keys that filter events; "field.NAME" keys, short for a condition of "where", come on top. */
+export const KEYS = ["kind", "severity", "q", "namespace", "pod", "container", "unit", "comm", "pid", "where"] as const;
 
 /** filterOf picks the filters of a URL query. */
 export function filterOf(query: URLSearchParams): Record<string, string> {
@@ -16,9 +13,9 @@ export function filterOf(query: URLSearchParams): Record<string, string> {
   return out;
 }
 
-/** streamParams are the filters to send to the live stream. */
+/** streamParams are the filters to send to the live stream: it knows all but the search for words. */
 export function streamParams(filter: Record<string, string>): Params {
-  return Object.fromEntries(Object.entries(filter).filter(([k]) => STREAM.includes(k)));
+  return Object.fromEntries(Object.entries(filter).filter(([k]) => k !== "q"));
 }
 
 /** toggled adds value to a comma-separated list or takes it out; null when nothing is left. */
@@ -33,14 +30,10 @@ export function words(q: string): string[] {
   return [...q.toLowerCase().matchAll(/"([^"]*)"?|(\S+)/g)].map((m) => m[1] ?? m[2] ?? "").filter((w) => w !== "");
 }
 
-/** matches decides whether a streamed event passes the filters that the stream does not know. */
-export function matches(d: Document, filter: Record<string, string>): boolean {
-  return Object.entries(filter).every(([k, v]) => {
-    if (k.startsWith("field.")) return String(d.fields[k.slice(6)]) === v;
-    if (k !== "q") return true;
-    const hay = JSON.stringify([d.title, d.kind, d.process, d.container, d.fields, d.kernel_stack, d.user_stack]).toLowerCase();
-    return words(v).every((w) => hay.includes(w));
-  });
+/** matches decides whether a streamed event has the words that are searched for. */
+export function matches(d: Document, q: string): boolean {
+  const hay = JSON.stringify([d.title, d.kind, d.process, d.container, d.fields, d.kernel_stack, d.user_stack]).toLowerCase();
+  return words(q).every((w) => hay.includes(w));
 }
 
 /** merge joins lists of events by id, newest first; ids are ULIDs and sort by time. */

@@ -6,5 +6,6 @@ import "uplot/dist/uPlot.min.css";
 import "./style/base.css";
 import "./style/parts.css";
 import "./style/pages.css";
+import "./style/profiles.css";
 
 render(<Shell />, document.getElementById("app")!);

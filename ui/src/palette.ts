@@ -11,6 +11,12 @@ export function color(i: number, dark: boolean): string {
   return p[i % p.length]!;
 }
 
+/** shaded is color for more things than there are colours: each round through them is a shade further from the background. */
+export function shaded(i: number, dark: boolean): string {
+  const round = Math.floor(i / LIGHT.length);
+  return round === 0 ? color(i, dark) : `color-mix(in srgb, ${color(i, dark)} ${100 - 38 * Math.min(round, 2)}%, ${dark ? "white" : "black"})`;
+}
+
 /** severityColor matches the badges' colours. */
 export function severityColor(s: string, dark: boolean): string {
   switch (s) {

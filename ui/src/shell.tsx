@@ -11,6 +11,7 @@ import { MetricPage } from "./pages/metric";
 import { MetricsPage } from "./pages/metrics";
 import { OverviewPage } from "./pages/overview";
 import { ProbePage } from "./pages/probe";
+import { ProfilesPage } from "./pages/profiles";
 import { SystemPage } from "./pages/system";
 import { WorkloadPage } from "./pages/workload";
 import { WorkloadsPage } from "./pages/workloads";
@@ -95,7 +96,7 @@ function Wait({ error, t }: { error: ReturnType<typeof useLoad>["error"]; t: App
 }
 
 const NAV: [string, Key, string][] = [
-  ["overview", "nav.overview", ""], ["workloads", "nav.workloads", "workloads"], ["metrics", "nav.metrics", "metrics"], ["events", "nav.events", "events"], ["system", "nav.system", "system"],
+  ["overview", "nav.overview", ""], ["workloads", "nav.workloads", "workloads"], ["metrics", "nav.metrics", "metrics"], ["events", "nav.events", "events"], ["profiles", "nav.profiles", "profiles"], ["system", "nav.system", "system"],
 ];
 
 function Side({ route, app }: { route: Route; app: App }): JSX.Element {
@@ -163,6 +164,7 @@ function Page({ route }: { route: Route }): JSX.Element {
     case page === "metrics": return <MetricPage key={arg} name={arg!} query={route.query} />;
     case page === "events" && arg === undefined: return <EventsPage query={route.query} />;
     case page === "events": return <EventPage key={arg} id={arg!} />;
+    case page === "profiles" && arg === undefined: return <ProfilesPage query={route.query} />;
     case page === "system" && arg === undefined: return <SystemPage />;
     case page === "system" && arg === "probe" && name !== undefined: return <ProbePage key={name} name={name} />;
     default: return <Missing />;

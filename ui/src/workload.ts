@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /** Workloads: what they are called in labels and in URLs, what is asked about all of them at once, and the rows that the answers make. */
-import { api, type Document } from "./api";
+import { api, type Document, type EventCount } from "./api";
 import { number, selector, WORKLOAD, workloadOf, type Labels, type PromSeries } from "./prom";
 import { iso, rateWindow, stepOf } from "./range";
 import type { App } from "./state";
@@ -208,14 +208,14 @@ export function rowsOf(answers: [Pick<Source, "ids" | "id">, PromSeries[]][]): R
   return [...rows.values()];
 }
 
-/** countEvents sets the events column. When there are older events than those given, none among them does not mean none. */
-export function countEvents(rows: Row[], events: Document[], complete: boolean): void {
+/** countEvents sets the events column. */
+export function countEvents(rows: Row[], groups: EventCount[]): void {
   const n = new Map<string, number>();
-  for (const d of events) {
-    const l = labelsOfEvent(d);
-    if (l !== null) n.set(idOf(l), (n.get(idOf(l)) ?? 0) + 1);
+  for (const g of groups) {
+    const l = { namespace: g.namespace ?? "", pod: g.pod ?? "", container: g.container ?? "", unit: g.unit ?? "" };
+    n.set(idOf(l), (n.get(idOf(l)) ?? 0) + g.count);
   }
-  for (const r of rows) r.values.events = n.get(r.id) ?? (complete ? 0 : null);
+  for (const r of rows) r.values.events = n.get(r.id) ?? 0;
 }
 
 /** total makes one row of several. */
@@ -295,17 +295,13 @@ export async function loadRows(app: App, ids: string[], match: Labels, s: AbortS
   return rowsOf(list.map((src, i) => [src, answers[i]!]));
 }
 
-/** Events that are counted for the table: as many as a refresh may transfer. */
-export const NEWEST = 100;
-
-/** loadTable asks for all columns; complete is false when there are older events in the range than those that were counted. */
-export async function loadTable(app: App, match: Labels, s: AbortSignal): Promise<{ rows: Row[]; complete: boolean }> {
+/** loadTable asks for all columns. */
+export async function loadTable(app: App, match: Labels, s: AbortSignal): Promise<Row[]> {
   const { from, to } = app.range;
-  const [rows, page] = await Promise.all([
+  const [rows, groups] = await Promise.all([
     loadRows(app, COLUMNS.map((c) => c.id), match, s),
-    api.events({ ...eventFilter(match), from: iso(from), to: iso(to), limit: NEWEST }, s),
+    api.count({ ...eventFilter(match), from: iso(from), to: iso(to), by: "workload" }, s),
   ]);
-  const complete = (page.next ?? "") === "";
-  countEvents(rows, page.events ?? [], complete);
-  return { rows, complete };
+  countEvents(rows, groups);
+  return rows;
 }

@@ -70,10 +70,8 @@ const event = (container?: Document["container"]): Document => ({ id: "1", time:
 
 test("events are counted for the workload that they name", () => {
   const list = rows();
-  countEvents(list, [event({ namespace: "prod", pod: "web-0", name: "web" }), event({ namespace: "prod", pod: "web-0", name: "web", unit: "x.scope" }), event({ unit: "ssh.service", cgroup: "/system.slice/ssh.service" }), event()], true);
-  assert.deepEqual(list.map((r) => r.values.events), [2, 0, 1]);
-  countEvents(list, [event({ unit: "ssh.service" })], false);
-  assert.deepEqual(list.map((r) => r.values.events), [null, null, 1], "unknown is not none");
+  countEvents(list, [{ namespace: "prod", pod: "web-0", container: "web", kind: "a", count: 150 }, { namespace: "prod", pod: "web-0", container: "web", kind: "b", count: 2 }, { unit: "ssh.service", count: 1 }, { count: 9 }]);
+  assert.deepEqual(list.map((r) => r.values.events), [152, 0, 1]);
   assert.equal(labelsOfEvent(event({ cgroup: "/x" })), null);
   assert.deepEqual(eventFilter({ namespace: "", pod: "", container: "redis" }), { container: "redis" });
 });

@@ -30,11 +30,14 @@ const (
 	Kprobe     = "kprobe"
 	PerfEvent  = "perf_event"
 	Iter       = "iter"
+	// Sysctl sees accesses to /proc/sys by the processes of the cgroup, of the
+	// default hierarchy, whose directory is the AttachTo of the program's spec.
+	Sysctl = "cgroup_sysctl"
 )
 
 // Kinds lists the kinds of hook, cheapest first among those that see the same.
 func Kinds() []string {
-	return []string{TPBTF, RawTP, Tracepoint, Fentry, Fexit, Kprobe, PerfEvent, Iter}
+	return []string{TPBTF, RawTP, Tracepoint, Fentry, Fexit, Kprobe, PerfEvent, Iter, Sysctl}
 }
 
 func (k kind) String() string {
@@ -47,6 +50,8 @@ func (k kind) String() string {
 		return Kprobe
 	case ebpf.PerfEvent:
 		return PerfEvent
+	case ebpf.CGroupSysctl:
+		return Sysctl
 	case ebpf.Tracing:
 		switch k.attach {
 		case ebpf.AttachTraceRawTp:
@@ -151,6 +156,10 @@ func attach(spec *ebpf.ProgramSpec, p *ebpf.Program) (link.Link, error) {
 		return link.Kprobe(spec.AttachTo, p, nil)
 	case Iter:
 		return link.AttachIter(link.IterOptions{Program: p})
+	case Sysctl:
+		return link.AttachCgroup(link.CgroupOptions{Path: spec.AttachTo, Attach: spec.AttachType, Program: p})
+	case PerfEvent:
+		return attachSoftware(strings.TrimPrefix(spec.SectionName, PerfEvent+"/"), p)
 	default:
 		return nil, fmt.Errorf("BUG: no way to attach %s", spec.SectionName)
 	}

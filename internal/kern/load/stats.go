@@ -1,6 +1,7 @@
 package load
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
@@ -18,6 +19,7 @@ type Stats struct {
 	Observed    uint64 // events that met the condition
 	RingFull    uint64 // lost because the ring had no room
 	RateLimited uint64 // held back by the token bucket
+	LeftOut     uint64 // not taken by the packet filter (bpf/include/filter.h)
 }
 
 // Stats reads the object's counters.
@@ -36,5 +38,22 @@ func (o *Object) Stats() (Stats, error) {
 			sums[i] += n
 		}
 	}
-	return Stats{sums[0], sums[1], sums[2]}, nil
+	out, err := o.leftOut()
+	return Stats{sums[0], sums[1], sums[2], out}, err
+}
+
+// leftOut reads the first member of struct ht_filter_value.
+func (o *Object) leftOut() (sum uint64, err error) {
+	m := o.maps["ht_filter"]
+	if m == nil {
+		return 0, nil
+	}
+	var perCPU [][]byte
+	if err := m.Lookup(uint32(0), &perCPU); err != nil {
+		return 0, fmt.Errorf("read ht_filter: %w", err)
+	}
+	for _, v := range perCPU {
+		sum += binary.NativeEndian.Uint64(v)
+	}
+	return sum, nil
 }

@@ -1,6 +1,7 @@
 package procfs
 
 import (
+	"bytes"
 	"io/fs"
 	"slices"
 	"strconv"
@@ -41,6 +42,19 @@ func ReadInto(path string, buf []byte) ([]byte, error) {
 			buf = buf[:len(buf)+n]
 		}
 	}
+}
+
+// Uints returns the numbers that stand before the first token that is none.
+func Uints(b []byte) []uint64 {
+	var out []uint64
+	for f := range bytes.FieldsSeq(b) {
+		v, ok := Uint(f)
+		if !ok {
+			break
+		}
+		out = append(out, v)
+	}
+	return out
 }
 
 // Uint parses a whole token of decimal digits. It allocates nothing.

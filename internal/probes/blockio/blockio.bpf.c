@@ -42,6 +42,7 @@ struct io_stats {
 	struct io_sizes size;
 	u64 bytes;
 	u64 requeues;
+	u64 merges;
 	u64 errors[HT_IO_CLASSES];
 };
 
@@ -64,6 +65,7 @@ struct {
 struct io_cgroup {
 	struct ht_hist total[2];
 	u64 bytes[2];
+	u64 merges[2];
 };
 
 /* 1024 cgroups that do I/O; the least recently used go first. */
@@ -308,20 +310,26 @@ static __always_inline void observe_fine(struct ht_hist_fine *h, u64 ns, u64 slo
 	ht_add_flat((u64 *)h, sizeof(*h) / 8, ht_units(ns), slot);
 }
 
-static __always_inline void observe_cgroup(u64 id, u32 op, u64 ns, u64 slot, u32 bytes)
+static __always_inline struct io_cgroup *cgroup_of(u64 id)
 {
 	struct io_cgroup *g = bpf_map_lookup_elem(&cgroups, &id);
 	u32 zero = 0;
 
-	if (!g) {
-		g = bpf_map_lookup_elem(&no_cgroup, &zero);
-		if (!g)
-			return;
-		bpf_map_update_elem(&cgroups, &id, g, BPF_NOEXIST);
-		g = bpf_map_lookup_elem(&cgroups, &id);
-		if (!g)
-			return;
-	}
+	if (g)
+		return g;
+	g = bpf_map_lookup_elem(&no_cgroup, &zero);
+	if (!g)
+		return NULL;
+	bpf_map_update_elem(&cgroups, &id, g, BPF_NOEXIST);
+	return bpf_map_lookup_elem(&cgroups, &id);
+}
+
+static __always_inline void observe_cgroup(u64 id, u32 op, u64 ns, u64 slot, u32 bytes)
+{
+	struct io_cgroup *g = cgroup_of(id);
+
+	if (!g)
+		return;
 	if (op == HT_IO_READ) {
 		observe(&g->total[0], ns, slot);
 		g->bytes[0] += bytes;
@@ -330,6 +338,31 @@ static __always_inline void observe_cgroup(u64 id, u32 op, u64 ns, u64 slot, u32
 		g->bytes[1] += bytes;
 	}
 }
+
+/* A bio that became part of a request that was there already. */
+static __always_inline int on_bio_merge(void *ctx, bool btf, struct bio *bio)
+{
+	u32 op = ht_io_op(HT_READ(btf, bio, bi_opf));
+	struct io_cgroup *g;
+	struct io_stats *s;
+
+	s = stats_of(ht_bio_dev(btf, bio), op);
+	if (s)
+		s->merges++;
+	g = cgroup_of(ht_bio_cgroup(btf, bio));
+	if (!g)
+		return 0;
+	if (op == HT_IO_READ)
+		g->merges[0]++;
+	else
+		g->merges[1]++;
+	return 0;
+}
+
+HT_TP_FORM(block_bio_backmerge, block_bio_backmerge, on_bio_merge, (struct bio *)c[0])
+HT_TP_FORM(block_bio_frontmerge, block_bio_frontmerge, on_bio_merge, (struct bio *)c[0])
+HT_TP_FORM(block_bio_backmerge_q, block_bio_backmerge, on_bio_merge, (struct bio *)c[2])
+HT_TP_FORM(block_bio_frontmerge_q, block_bio_frontmerge, on_bio_merge, (struct bio *)c[2])
 
 static __always_inline void report(void *ctx, bool btf, struct request *rq, struct flight *f, u32 kind, u64 now,
 				   u64 period, u64 burst, u64 made, u64 issued, u32 class, u32 done)

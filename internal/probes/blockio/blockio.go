@@ -35,10 +35,10 @@ func Spec() probe.Spec {
 		Name:   "blockio",
 		Help:   "Measures how long block requests wait and take, and reports those that stall, hang or fail.",
 		Readme: readme,
-		Source: "block:block_rq_insert, block_rq_issue, block_rq_complete, block_rq_requeue, block_rq_merge",
+		Source: "block:block_rq_insert, block_rq_issue, block_rq_complete, block_rq_requeue, block_rq_merge, block_bio_backmerge, block_bio_frontmerge",
 		Since:  "4.18",
-		Emits: []*signal.Schema{queueSeconds, deviceSeconds, totalSeconds, sizeBytes, bytesTotal, errorsTotal, requeues, inflight, unmeasured,
-			containerSeconds, containerBytes, stalled, failed},
+		Emits: []*signal.Schema{queueSeconds, deviceSeconds, totalSeconds, sizeBytes, bytesTotal, errorsTotal, requeues, merges, inflight, unmeasured,
+			containerSeconds, containerBytes, containerMerges, stalled, failed},
 	}, Config{
 		Stall:      time.Second,
 		EventKnobs: probe.EventKnobs{Rate: 1, Burst: 10},
@@ -106,6 +106,7 @@ func attach(env *probe.Env, cfg Config) (*load.Object, error) {
 	hooks := []load.Hook{
 		form(env.Kernel, "block_rq_issue"), load.TP("block_rq_complete"),
 		form(env.Kernel, "block_rq_insert").Maybe(), form(env.Kernel, "block_rq_requeue").Maybe(), load.TP("block_rq_merge").Maybe(),
+		form(env.Kernel, "block_bio_backmerge").Maybe(), form(env.Kernel, "block_bio_frontmerge").Maybe(),
 	}
 	o, err := l.Attach(hooks...)
 	if err != nil || !mixed(o.Hooks()) {
@@ -122,7 +123,7 @@ func attach(env *probe.Env, cfg Config) (*load.Object, error) {
 // bpf/include/core_fixes.h.
 func form(k *load.Kernel, name string) load.Hook {
 	h := load.TP(name)
-	if n := k.TracepointArgs(name); n == 2 || n == 0 {
+	if n := k.TracepointArgs(name); n != 1 {
 		h.Programs = []string{name + "_q_btf", name + "_q_raw"}
 	}
 	return h

@@ -44,9 +44,10 @@ type bpfHtHistFine struct {
 }
 
 type bpfIoCgroup struct {
-	_     structs.HostLayout
-	Total [2]bpfHtHist
-	Bytes [2]uint64
+	_      structs.HostLayout
+	Total  [2]bpfHtHist
+	Bytes  [2]uint64
+	Merges [2]uint64
 }
 
 type bpfIoKey struct {
@@ -70,6 +71,7 @@ type bpfIoStats struct {
 	Size     bpfIoSizes
 	Bytes    uint64
 	Requeues uint64
+	Merges   uint64
 	Errors   [16]uint64
 }
 
@@ -88,38 +90,46 @@ type bpfIoWire struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfMapCgroups              = "cgroups"
-	bpfMapDevices              = "devices"
-	bpfMapFlights              = "flights"
-	bpfMapHtEvents             = "ht_events"
-	bpfMapHtRates              = "ht_rates"
-	bpfMapHtScratch            = "ht_scratch"
-	bpfMapHtStats              = "ht_stats"
-	bpfMapMissed               = "missed"
-	bpfMapNoCgroup             = "no_cgroup"
-	bpfMapNoStats              = "no_stats"
-	bpfProgBlockRqCompleteBtf  = "block_rq_complete_btf"
-	bpfProgBlockRqCompleteRaw  = "block_rq_complete_raw"
-	bpfProgBlockRqInsertBtf    = "block_rq_insert_btf"
-	bpfProgBlockRqInsertQ_btf  = "block_rq_insert_q_btf"
-	bpfProgBlockRqInsertQ_raw  = "block_rq_insert_q_raw"
-	bpfProgBlockRqInsertRaw    = "block_rq_insert_raw"
-	bpfProgBlockRqIssueBtf     = "block_rq_issue_btf"
-	bpfProgBlockRqIssueQ_btf   = "block_rq_issue_q_btf"
-	bpfProgBlockRqIssueQ_raw   = "block_rq_issue_q_raw"
-	bpfProgBlockRqIssueRaw     = "block_rq_issue_raw"
-	bpfProgBlockRqMergeBtf     = "block_rq_merge_btf"
-	bpfProgBlockRqMergeRaw     = "block_rq_merge_raw"
-	bpfProgBlockRqRequeueBtf   = "block_rq_requeue_btf"
-	bpfProgBlockRqRequeueQ_btf = "block_rq_requeue_q_btf"
-	bpfProgBlockRqRequeueQ_raw = "block_rq_requeue_q_raw"
-	bpfProgBlockRqRequeueRaw   = "block_rq_requeue_raw"
-	bpfVarHtUseRing            = "ht_use_ring"
-	bpfVarIoErrorBurst         = "io_error_burst"
-	bpfVarIoErrorPeriodNs      = "io_error_period_ns"
-	bpfVarIoStallBurst         = "io_stall_burst"
-	bpfVarIoStallPeriodNs      = "io_stall_period_ns"
-	bpfVarStallNs              = "stall_ns"
+	bpfMapCgroups                  = "cgroups"
+	bpfMapDevices                  = "devices"
+	bpfMapFlights                  = "flights"
+	bpfMapHtEvents                 = "ht_events"
+	bpfMapHtRates                  = "ht_rates"
+	bpfMapHtScratch                = "ht_scratch"
+	bpfMapHtStats                  = "ht_stats"
+	bpfMapMissed                   = "missed"
+	bpfMapNoCgroup                 = "no_cgroup"
+	bpfMapNoStats                  = "no_stats"
+	bpfProgBlockBioBackmergeBtf    = "block_bio_backmerge_btf"
+	bpfProgBlockBioBackmergeQ_btf  = "block_bio_backmerge_q_btf"
+	bpfProgBlockBioBackmergeQ_raw  = "block_bio_backmerge_q_raw"
+	bpfProgBlockBioBackmergeRaw    = "block_bio_backmerge_raw"
+	bpfProgBlockBioFrontmergeBtf   = "block_bio_frontmerge_btf"
+	bpfProgBlockBioFrontmergeQ_btf = "block_bio_frontmerge_q_btf"
+	bpfProgBlockBioFrontmergeQ_raw = "block_bio_frontmerge_q_raw"
+	bpfProgBlockBioFrontmergeRaw   = "block_bio_frontmerge_raw"
+	bpfProgBlockRqCompleteBtf      = "block_rq_complete_btf"
+	bpfProgBlockRqCompleteRaw      = "block_rq_complete_raw"
+	bpfProgBlockRqInsertBtf        = "block_rq_insert_btf"
+	bpfProgBlockRqInsertQ_btf      = "block_rq_insert_q_btf"
+	bpfProgBlockRqInsertQ_raw      = "block_rq_insert_q_raw"
+	bpfProgBlockRqInsertRaw        = "block_rq_insert_raw"
+	bpfProgBlockRqIssueBtf         = "block_rq_issue_btf"
+	bpfProgBlockRqIssueQ_btf       = "block_rq_issue_q_btf"
+	bpfProgBlockRqIssueQ_raw       = "block_rq_issue_q_raw"
+	bpfProgBlockRqIssueRaw         = "block_rq_issue_raw"
+	bpfProgBlockRqMergeBtf         = "block_rq_merge_btf"
+	bpfProgBlockRqMergeRaw         = "block_rq_merge_raw"
+	bpfProgBlockRqRequeueBtf       = "block_rq_requeue_btf"
+	bpfProgBlockRqRequeueQ_btf     = "block_rq_requeue_q_btf"
+	bpfProgBlockRqRequeueQ_raw     = "block_rq_requeue_q_raw"
+	bpfProgBlockRqRequeueRaw       = "block_rq_requeue_raw"
+	bpfVarHtUseRing                = "ht_use_ring"
+	bpfVarIoErrorBurst             = "io_error_burst"
+	bpfVarIoErrorPeriodNs          = "io_error_period_ns"
+	bpfVarIoStallBurst             = "io_stall_burst"
+	bpfVarIoStallPeriodNs          = "io_stall_period_ns"
+	bpfVarStallNs                  = "stall_ns"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -164,22 +174,30 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
-	BlockRqCompleteBtf  *ebpf.ProgramSpec `ebpf:"block_rq_complete_btf"`
-	BlockRqCompleteRaw  *ebpf.ProgramSpec `ebpf:"block_rq_complete_raw"`
-	BlockRqInsertBtf    *ebpf.ProgramSpec `ebpf:"block_rq_insert_btf"`
-	BlockRqInsertQ_btf  *ebpf.ProgramSpec `ebpf:"block_rq_insert_q_btf"`
-	BlockRqInsertQ_raw  *ebpf.ProgramSpec `ebpf:"block_rq_insert_q_raw"`
-	BlockRqInsertRaw    *ebpf.ProgramSpec `ebpf:"block_rq_insert_raw"`
-	BlockRqIssueBtf     *ebpf.ProgramSpec `ebpf:"block_rq_issue_btf"`
-	BlockRqIssueQ_btf   *ebpf.ProgramSpec `ebpf:"block_rq_issue_q_btf"`
-	BlockRqIssueQ_raw   *ebpf.ProgramSpec `ebpf:"block_rq_issue_q_raw"`
-	BlockRqIssueRaw     *ebpf.ProgramSpec `ebpf:"block_rq_issue_raw"`
-	BlockRqMergeBtf     *ebpf.ProgramSpec `ebpf:"block_rq_merge_btf"`
-	BlockRqMergeRaw     *ebpf.ProgramSpec `ebpf:"block_rq_merge_raw"`
-	BlockRqRequeueBtf   *ebpf.ProgramSpec `ebpf:"block_rq_requeue_btf"`
-	BlockRqRequeueQ_btf *ebpf.ProgramSpec `ebpf:"block_rq_requeue_q_btf"`
-	BlockRqRequeueQ_raw *ebpf.ProgramSpec `ebpf:"block_rq_requeue_q_raw"`
-	BlockRqRequeueRaw   *ebpf.ProgramSpec `ebpf:"block_rq_requeue_raw"`
+	BlockBioBackmergeBtf    *ebpf.ProgramSpec `ebpf:"block_bio_backmerge_btf"`
+	BlockBioBackmergeQ_btf  *ebpf.ProgramSpec `ebpf:"block_bio_backmerge_q_btf"`
+	BlockBioBackmergeQ_raw  *ebpf.ProgramSpec `ebpf:"block_bio_backmerge_q_raw"`
+	BlockBioBackmergeRaw    *ebpf.ProgramSpec `ebpf:"block_bio_backmerge_raw"`
+	BlockBioFrontmergeBtf   *ebpf.ProgramSpec `ebpf:"block_bio_frontmerge_btf"`
+	BlockBioFrontmergeQ_btf *ebpf.ProgramSpec `ebpf:"block_bio_frontmerge_q_btf"`
+	BlockBioFrontmergeQ_raw *ebpf.ProgramSpec `ebpf:"block_bio_frontmerge_q_raw"`
+	BlockBioFrontmergeRaw   *ebpf.ProgramSpec `ebpf:"block_bio_frontmerge_raw"`
+	BlockRqCompleteBtf      *ebpf.ProgramSpec `ebpf:"block_rq_complete_btf"`
+	BlockRqCompleteRaw      *ebpf.ProgramSpec `ebpf:"block_rq_complete_raw"`
+	BlockRqInsertBtf        *ebpf.ProgramSpec `ebpf:"block_rq_insert_btf"`
+	BlockRqInsertQ_btf      *ebpf.ProgramSpec `ebpf:"block_rq_insert_q_btf"`
+	BlockRqInsertQ_raw      *ebpf.ProgramSpec `ebpf:"block_rq_insert_q_raw"`
+	BlockRqInsertRaw        *ebpf.ProgramSpec `ebpf:"block_rq_insert_raw"`
+	BlockRqIssueBtf         *ebpf.ProgramSpec `ebpf:"block_rq_issue_btf"`
+	BlockRqIssueQ_btf       *ebpf.ProgramSpec `ebpf:"block_rq_issue_q_btf"`
+	BlockRqIssueQ_raw       *ebpf.ProgramSpec `ebpf:"block_rq_issue_q_raw"`
+	BlockRqIssueRaw         *ebpf.ProgramSpec `ebpf:"block_rq_issue_raw"`
+	BlockRqMergeBtf         *ebpf.ProgramSpec `ebpf:"block_rq_merge_btf"`
+	BlockRqMergeRaw         *ebpf.ProgramSpec `ebpf:"block_rq_merge_raw"`
+	BlockRqRequeueBtf       *ebpf.ProgramSpec `ebpf:"block_rq_requeue_btf"`
+	BlockRqRequeueQ_btf     *ebpf.ProgramSpec `ebpf:"block_rq_requeue_q_btf"`
+	BlockRqRequeueQ_raw     *ebpf.ProgramSpec `ebpf:"block_rq_requeue_q_raw"`
+	BlockRqRequeueRaw       *ebpf.ProgramSpec `ebpf:"block_rq_requeue_raw"`
 }
 
 // bpfMapSpecs contains maps before they are loaded into the kernel.
@@ -273,26 +291,42 @@ type bpfVariables struct {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
-	BlockRqCompleteBtf  *ebpf.Program `ebpf:"block_rq_complete_btf"`
-	BlockRqCompleteRaw  *ebpf.Program `ebpf:"block_rq_complete_raw"`
-	BlockRqInsertBtf    *ebpf.Program `ebpf:"block_rq_insert_btf"`
-	BlockRqInsertQ_btf  *ebpf.Program `ebpf:"block_rq_insert_q_btf"`
-	BlockRqInsertQ_raw  *ebpf.Program `ebpf:"block_rq_insert_q_raw"`
-	BlockRqInsertRaw    *ebpf.Program `ebpf:"block_rq_insert_raw"`
-	BlockRqIssueBtf     *ebpf.Program `ebpf:"block_rq_issue_btf"`
-	BlockRqIssueQ_btf   *ebpf.Program `ebpf:"block_rq_issue_q_btf"`
-	BlockRqIssueQ_raw   *ebpf.Program `ebpf:"block_rq_issue_q_raw"`
-	BlockRqIssueRaw     *ebpf.Program `ebpf:"block_rq_issue_raw"`
-	BlockRqMergeBtf     *ebpf.Program `ebpf:"block_rq_merge_btf"`
-	BlockRqMergeRaw     *ebpf.Program `ebpf:"block_rq_merge_raw"`
-	BlockRqRequeueBtf   *ebpf.Program `ebpf:"block_rq_requeue_btf"`
-	BlockRqRequeueQ_btf *ebpf.Program `ebpf:"block_rq_requeue_q_btf"`
-	BlockRqRequeueQ_raw *ebpf.Program `ebpf:"block_rq_requeue_q_raw"`
-	BlockRqRequeueRaw   *ebpf.Program `ebpf:"block_rq_requeue_raw"`
+	BlockBioBackmergeBtf    *ebpf.Program `ebpf:"block_bio_backmerge_btf"`
+	BlockBioBackmergeQ_btf  *ebpf.Program `ebpf:"block_bio_backmerge_q_btf"`
+	BlockBioBackmergeQ_raw  *ebpf.Program `ebpf:"block_bio_backmerge_q_raw"`
+	BlockBioBackmergeRaw    *ebpf.Program `ebpf:"block_bio_backmerge_raw"`
+	BlockBioFrontmergeBtf   *ebpf.Program `ebpf:"block_bio_frontmerge_btf"`
+	BlockBioFrontmergeQ_btf *ebpf.Program `ebpf:"block_bio_frontmerge_q_btf"`
+	BlockBioFrontmergeQ_raw *ebpf.Program `ebpf:"block_bio_frontmerge_q_raw"`
+	BlockBioFrontmergeRaw   *ebpf.Program `ebpf:"block_bio_frontmerge_raw"`
+	BlockRqCompleteBtf      *ebpf.Program `ebpf:"block_rq_complete_btf"`
+	BlockRqCompleteRaw      *ebpf.Program `ebpf:"block_rq_complete_raw"`
+	BlockRqInsertBtf        *ebpf.Program `ebpf:"block_rq_insert_btf"`
+	BlockRqInsertQ_btf      *ebpf.Program `ebpf:"block_rq_insert_q_btf"`
+	BlockRqInsertQ_raw      *ebpf.Program `ebpf:"block_rq_insert_q_raw"`
+	BlockRqInsertRaw        *ebpf.Program `ebpf:"block_rq_insert_raw"`
+	BlockRqIssueBtf         *ebpf.Program `ebpf:"block_rq_issue_btf"`
+	BlockRqIssueQ_btf       *ebpf.Program `ebpf:"block_rq_issue_q_btf"`
+	BlockRqIssueQ_raw       *ebpf.Program `ebpf:"block_rq_issue_q_raw"`
+	BlockRqIssueRaw         *ebpf.Program `ebpf:"block_rq_issue_raw"`
+	BlockRqMergeBtf         *ebpf.Program `ebpf:"block_rq_merge_btf"`
+	BlockRqMergeRaw         *ebpf.Program `ebpf:"block_rq_merge_raw"`
+	BlockRqRequeueBtf       *ebpf.Program `ebpf:"block_rq_requeue_btf"`
+	BlockRqRequeueQ_btf     *ebpf.Program `ebpf:"block_rq_requeue_q_btf"`
+	BlockRqRequeueQ_raw     *ebpf.Program `ebpf:"block_rq_requeue_q_raw"`
+	BlockRqRequeueRaw       *ebpf.Program `ebpf:"block_rq_requeue_raw"`
 }
 
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
+		p.BlockBioBackmergeBtf,
+		p.BlockBioBackmergeQ_btf,
+		p.BlockBioBackmergeQ_raw,
+		p.BlockBioBackmergeRaw,
+		p.BlockBioFrontmergeBtf,
+		p.BlockBioFrontmergeQ_btf,
+		p.BlockBioFrontmergeQ_raw,
+		p.BlockBioFrontmergeRaw,
 		p.BlockRqCompleteBtf,
 		p.BlockRqCompleteRaw,
 		p.BlockRqInsertBtf,

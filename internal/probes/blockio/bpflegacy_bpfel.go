@@ -16,29 +16,33 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfLegacyMapCgroups              = "cgroups"
-	bpfLegacyMapDevices              = "devices"
-	bpfLegacyMapFlights              = "flights"
-	bpfLegacyMapHtEvents             = "ht_events"
-	bpfLegacyMapHtRates              = "ht_rates"
-	bpfLegacyMapHtScratch            = "ht_scratch"
-	bpfLegacyMapHtStats              = "ht_stats"
-	bpfLegacyMapMissed               = "missed"
-	bpfLegacyMapNoCgroup             = "no_cgroup"
-	bpfLegacyMapNoStats              = "no_stats"
-	bpfLegacyProgBlockRqCompleteRaw  = "block_rq_complete_raw"
-	bpfLegacyProgBlockRqInsertQ_raw  = "block_rq_insert_q_raw"
-	bpfLegacyProgBlockRqInsertRaw    = "block_rq_insert_raw"
-	bpfLegacyProgBlockRqIssueQ_raw   = "block_rq_issue_q_raw"
-	bpfLegacyProgBlockRqIssueRaw     = "block_rq_issue_raw"
-	bpfLegacyProgBlockRqMergeRaw     = "block_rq_merge_raw"
-	bpfLegacyProgBlockRqRequeueQ_raw = "block_rq_requeue_q_raw"
-	bpfLegacyProgBlockRqRequeueRaw   = "block_rq_requeue_raw"
-	bpfLegacyVarIoErrorBurst         = "io_error_burst"
-	bpfLegacyVarIoErrorPeriodNs      = "io_error_period_ns"
-	bpfLegacyVarIoStallBurst         = "io_stall_burst"
-	bpfLegacyVarIoStallPeriodNs      = "io_stall_period_ns"
-	bpfLegacyVarStallNs              = "stall_ns"
+	bpfLegacyMapCgroups                  = "cgroups"
+	bpfLegacyMapDevices                  = "devices"
+	bpfLegacyMapFlights                  = "flights"
+	bpfLegacyMapHtEvents                 = "ht_events"
+	bpfLegacyMapHtRates                  = "ht_rates"
+	bpfLegacyMapHtScratch                = "ht_scratch"
+	bpfLegacyMapHtStats                  = "ht_stats"
+	bpfLegacyMapMissed                   = "missed"
+	bpfLegacyMapNoCgroup                 = "no_cgroup"
+	bpfLegacyMapNoStats                  = "no_stats"
+	bpfLegacyProgBlockBioBackmergeQ_raw  = "block_bio_backmerge_q_raw"
+	bpfLegacyProgBlockBioBackmergeRaw    = "block_bio_backmerge_raw"
+	bpfLegacyProgBlockBioFrontmergeQ_raw = "block_bio_frontmerge_q_raw"
+	bpfLegacyProgBlockBioFrontmergeRaw   = "block_bio_frontmerge_raw"
+	bpfLegacyProgBlockRqCompleteRaw      = "block_rq_complete_raw"
+	bpfLegacyProgBlockRqInsertQ_raw      = "block_rq_insert_q_raw"
+	bpfLegacyProgBlockRqInsertRaw        = "block_rq_insert_raw"
+	bpfLegacyProgBlockRqIssueQ_raw       = "block_rq_issue_q_raw"
+	bpfLegacyProgBlockRqIssueRaw         = "block_rq_issue_raw"
+	bpfLegacyProgBlockRqMergeRaw         = "block_rq_merge_raw"
+	bpfLegacyProgBlockRqRequeueQ_raw     = "block_rq_requeue_q_raw"
+	bpfLegacyProgBlockRqRequeueRaw       = "block_rq_requeue_raw"
+	bpfLegacyVarIoErrorBurst             = "io_error_burst"
+	bpfLegacyVarIoErrorPeriodNs          = "io_error_period_ns"
+	bpfLegacyVarIoStallBurst             = "io_stall_burst"
+	bpfLegacyVarIoStallPeriodNs          = "io_stall_period_ns"
+	bpfLegacyVarStallNs                  = "stall_ns"
 )
 
 // loadBpfLegacy returns the embedded CollectionSpec for bpfLegacy.
@@ -83,14 +87,18 @@ type bpfLegacySpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfLegacyProgramSpecs struct {
-	BlockRqCompleteRaw  *ebpf.ProgramSpec `ebpf:"block_rq_complete_raw"`
-	BlockRqInsertQ_raw  *ebpf.ProgramSpec `ebpf:"block_rq_insert_q_raw"`
-	BlockRqInsertRaw    *ebpf.ProgramSpec `ebpf:"block_rq_insert_raw"`
-	BlockRqIssueQ_raw   *ebpf.ProgramSpec `ebpf:"block_rq_issue_q_raw"`
-	BlockRqIssueRaw     *ebpf.ProgramSpec `ebpf:"block_rq_issue_raw"`
-	BlockRqMergeRaw     *ebpf.ProgramSpec `ebpf:"block_rq_merge_raw"`
-	BlockRqRequeueQ_raw *ebpf.ProgramSpec `ebpf:"block_rq_requeue_q_raw"`
-	BlockRqRequeueRaw   *ebpf.ProgramSpec `ebpf:"block_rq_requeue_raw"`
+	BlockBioBackmergeQ_raw  *ebpf.ProgramSpec `ebpf:"block_bio_backmerge_q_raw"`
+	BlockBioBackmergeRaw    *ebpf.ProgramSpec `ebpf:"block_bio_backmerge_raw"`
+	BlockBioFrontmergeQ_raw *ebpf.ProgramSpec `ebpf:"block_bio_frontmerge_q_raw"`
+	BlockBioFrontmergeRaw   *ebpf.ProgramSpec `ebpf:"block_bio_frontmerge_raw"`
+	BlockRqCompleteRaw      *ebpf.ProgramSpec `ebpf:"block_rq_complete_raw"`
+	BlockRqInsertQ_raw      *ebpf.ProgramSpec `ebpf:"block_rq_insert_q_raw"`
+	BlockRqInsertRaw        *ebpf.ProgramSpec `ebpf:"block_rq_insert_raw"`
+	BlockRqIssueQ_raw       *ebpf.ProgramSpec `ebpf:"block_rq_issue_q_raw"`
+	BlockRqIssueRaw         *ebpf.ProgramSpec `ebpf:"block_rq_issue_raw"`
+	BlockRqMergeRaw         *ebpf.ProgramSpec `ebpf:"block_rq_merge_raw"`
+	BlockRqRequeueQ_raw     *ebpf.ProgramSpec `ebpf:"block_rq_requeue_q_raw"`
+	BlockRqRequeueRaw       *ebpf.ProgramSpec `ebpf:"block_rq_requeue_raw"`
 }
 
 // bpfLegacyMapSpecs contains maps before they are loaded into the kernel.
@@ -182,18 +190,26 @@ type bpfLegacyVariables struct {
 //
 // It can be passed to loadBpfLegacyObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfLegacyPrograms struct {
-	BlockRqCompleteRaw  *ebpf.Program `ebpf:"block_rq_complete_raw"`
-	BlockRqInsertQ_raw  *ebpf.Program `ebpf:"block_rq_insert_q_raw"`
-	BlockRqInsertRaw    *ebpf.Program `ebpf:"block_rq_insert_raw"`
-	BlockRqIssueQ_raw   *ebpf.Program `ebpf:"block_rq_issue_q_raw"`
-	BlockRqIssueRaw     *ebpf.Program `ebpf:"block_rq_issue_raw"`
-	BlockRqMergeRaw     *ebpf.Program `ebpf:"block_rq_merge_raw"`
-	BlockRqRequeueQ_raw *ebpf.Program `ebpf:"block_rq_requeue_q_raw"`
-	BlockRqRequeueRaw   *ebpf.Program `ebpf:"block_rq_requeue_raw"`
+	BlockBioBackmergeQ_raw  *ebpf.Program `ebpf:"block_bio_backmerge_q_raw"`
+	BlockBioBackmergeRaw    *ebpf.Program `ebpf:"block_bio_backmerge_raw"`
+	BlockBioFrontmergeQ_raw *ebpf.Program `ebpf:"block_bio_frontmerge_q_raw"`
+	BlockBioFrontmergeRaw   *ebpf.Program `ebpf:"block_bio_frontmerge_raw"`
+	BlockRqCompleteRaw      *ebpf.Program `ebpf:"block_rq_complete_raw"`
+	BlockRqInsertQ_raw      *ebpf.Program `ebpf:"block_rq_insert_q_raw"`
+	BlockRqInsertRaw        *ebpf.Program `ebpf:"block_rq_insert_raw"`
+	BlockRqIssueQ_raw       *ebpf.Program `ebpf:"block_rq_issue_q_raw"`
+	BlockRqIssueRaw         *ebpf.Program `ebpf:"block_rq_issue_raw"`
+	BlockRqMergeRaw         *ebpf.Program `ebpf:"block_rq_merge_raw"`
+	BlockRqRequeueQ_raw     *ebpf.Program `ebpf:"block_rq_requeue_q_raw"`
+	BlockRqRequeueRaw       *ebpf.Program `ebpf:"block_rq_requeue_raw"`
 }
 
 func (p *bpfLegacyPrograms) Close() error {
 	return _BpfLegacyClose(
+		p.BlockBioBackmergeQ_raw,
+		p.BlockBioBackmergeRaw,
+		p.BlockBioFrontmergeQ_raw,
+		p.BlockBioFrontmergeRaw,
 		p.BlockRqCompleteRaw,
 		p.BlockRqInsertQ_raw,
 		p.BlockRqInsertRaw,

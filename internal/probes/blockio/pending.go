@@ -234,6 +234,7 @@ func (s *scanner) record(h *hang, now uint64) *signal.Record {
 		Schema: stalled, Time: s.env.Clock(now), Process: sender(f), Body: b,
 		KernelStack: blockedStack(s.env.Root, f.Pid),
 		Title:       fmt.Sprintf("%s of %d bytes on %s has been under way for %s, %s", b.Op, b.Bytes, b.Device, round(b.TotalSeconds), where(b)),
+		Keys:        []string{deviceKey(f.Dev)}, Lasted: time.Duration(now - min(f.Made, now)),
 	}
 	if s.groups != nil {
 		r.CgroupID = s.groups.ID(f.Cgroup)

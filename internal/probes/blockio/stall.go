@@ -71,9 +71,13 @@ type IOError struct {
 
 var (
 	stalled = signal.EventOf[IOStall]("io_stall", signal.AreaBlock, signal.Warning,
-		"A block request took longer than the threshold, or hangs.")
+		"A block request took longer than the threshold, or hangs.").When(
+		"A request that takes `stall` (1s) from when it was made, while it hangs and when it completes: beyond any healthy device and far below the kernel's own limit of 30 s.",
+		"Disks that spin up, and cloud volumes that are throttled or being restored from a snapshot, take seconds now and then.")
 	failed = signal.EventOf[IOError]("io_error", signal.AreaBlock, signal.Critical,
-		"A device or its driver failed a block request.")
+		"A device or its driver failed a block request.").When(
+		"Any request that the device failed: there is no threshold, for data were not read or written.",
+		"Errors that answer a question (an operation that the device lacks, no-wait I/O that would have to wait) are counted and make none. A removable drive without a medium fails each look at it.")
 )
 
 // decoder turns samples into records. It does no I/O but for the name of a
@@ -109,8 +113,12 @@ func (d *decoder) decode(raw []byte) (*signal.Record, error) {
 	default:
 		return nil, fmt.Errorf("decode block I/O: unknown kind %d", w.Kind)
 	}
+	r.Keys, r.Lasted = []string{deviceKey(w.Io.Dev)}, time.Duration(w.Ts-min(w.Io.Made, w.Ts))
 	return r, nil
 }
+
+// deviceKey is what other events know a device by: its number, as sysfs writes it.
+func deviceKey(dev uint32) string { return fmt.Sprintf("dev:%d:%d", dev>>20, dev&(1<<20-1)) }
 
 func (d *decoder) identity(group uint64) uint64 {
 	if d.groups == nil {

@@ -39,6 +39,7 @@ func TestSwapLimit(t *testing.T) {
 const hugeBytes = "HUATUO_TEST_HUGE_BYTES"
 
 func TestMain(m *testing.M) {
+	probetest.HolderMain()
 	if s := os.Getenv(hugeBytes); s != "" {
 		if err := holdHuge(s); err != nil {
 			fmt.Fprintln(os.Stderr, err)

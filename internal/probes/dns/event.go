@@ -31,7 +31,9 @@ type DNSFailure struct {
 }
 
 var failed = signal.EventOf[DNSFailure]("dns_failure", signal.AreaNetwork, signal.Warning,
-	"A DNS query failed, got no answer, or took long.")
+	"A DNS query failed, got no answer, or took long.").When(
+	"An answer with a failure (SERVFAIL, REFUSED and the like), none for `timeout` (5s), after which the C library asks again, or one after `slow` (1s), which users notice.",
+	"NXDOMAIN is an answer and makes none: search domains make many.")
 
 type decoder struct {
 	clock  func(uint64) time.Time
@@ -69,7 +71,19 @@ func (d *decoder) record(k *bpfQueryKey, q *bpfQuery, ts uint64, reason string) 
 		r.Process = signal.Process{PID: q.Tgid, TID: q.Pid, Comm: probe.CString(q.Comm[:])}
 	}
 	r.Title = b.title()
+	b.identify(r)
 	return r
+}
+
+// identify names the conversation where packets of it may have been lost.
+func (b *DNSFailure) identify(r *signal.Record) {
+	client, err1 := netip.ParseAddr(b.Client)
+	server, err2 := netip.ParseAddr(b.Server)
+	if err1 != nil || err2 != nil || b.Reason != "timeout" && b.Retries == 0 {
+		return
+	}
+	r.Flow = signal.FlowOf("udp", netip.AddrPortFrom(client, b.Port).String(), netip.AddrPortFrom(server, serverPort).String(), b.Netns)
+	r.Lasted = time.Duration(b.Elapsed * 1e9)
 }
 
 func (d *decoder) workload(group uint64) uint64 {
@@ -78,6 +92,9 @@ func (d *decoder) workload(group uint64) uint64 {
 	}
 	return d.groups.ID(group)
 }
+
+// serverPort is DNS_PORT of the program.
+const serverPort = 53
 
 func (b *DNSFailure) title() string {
 	s := "DNS query for " + b.Name + " " + b.Type + " to " + b.Server

@@ -86,9 +86,13 @@ var (
 	hung       = gauge("hung", "1", "Whether the file system does not answer when asked for its space: 1 or 0.", "1 for a network file system whose server is gone. Space and inodes are absent then.")
 
 	failed = signal.EventOf[FSError]("fs_error", signal.AreaBlock, signal.Critical,
-		"A file system found itself damaged, or could not write data that a program had handed over.")
+		"A file system found itself damaged, or could not write data that a program had handed over.").When(
+		"Any error that ext4 reports, or page that a file system could not write back: there is no threshold, for data are lost or in doubt.",
+		"None. A full disk that fails a write at once is no error of the file system.")
 	remounted = signal.EventOf[ReadonlyRemount]("readonly_remount", signal.AreaBlock, signal.Critical,
-		"A file system that could be written became read-only.")
+		"A file system that could be written became read-only.").When(
+		"A mount that is found read-only at a look each `interval` (10s) and was writable before.",
+		"An administrator's remount before maintenance. File systems that are mounted read-only from the start make none.")
 )
 
 func gauge(what, unit, help, read string) *signal.Schema {

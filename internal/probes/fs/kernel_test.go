@@ -110,6 +110,9 @@ func testDisk(t *testing.T, o load.Options) {
 		}
 	}
 	slow(t, env, d)
+	if o.Ring == "ringbuf" && o.Kinds[0] == load.TPBTF { // nothing of it depends on that
+		space(t, env, d)
+	}
 	for _, r := range env.Records() {
 		t.Errorf("an event of a sound file system: %s", r.Title)
 	}
@@ -158,6 +161,50 @@ func slow(t *testing.T, env *probetest.Env, d *disk) {
 	}
 }
 
+// space: what a file takes is no longer available, and comes back with it.
+func space(t *testing.T, env *probetest.Env, d *disk) {
+	value := func(s *signal.Schema) float64 {
+		v, _ := probetest.Value(env.Gather(), s.Name, d.Name, "ext4", d.dir)
+		return v
+	}
+	becomes := func(what string, s *signal.Schema, lo, hi float64) {
+		t.Helper()
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+			if v := value(s); v >= lo && v <= hi {
+				return
+			} else if time.Now().After(end) {
+				t.Errorf("%s: %s is %g, want %g to %g", what, s.Name, v, lo, hi)
+				return
+			}
+		}
+	}
+	room, nodes := value(free), value(inodesFree)
+	if all := value(inodes); all < nodes || nodes < 100 || room < 8<<20 || value(hung) != 0 {
+		t.Fatalf("%g bytes, %g of %g inodes of an empty disk of 32 MiB", room, nodes, all)
+	}
+	const size, files = 8 << 20, 50
+	if err := os.WriteFile(filepath.Join(d.dir, "large"), make([]byte, size), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for i := range files - 1 {
+		if err := os.WriteFile(filepath.Join(d.dir, fmt.Sprint(i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	becomes("a file of 8 MiB", free, room-size-1<<20, room-size)
+	becomes("50 files", inodesFree, nodes-files, nodes-files)
+	for i := range files - 1 {
+		os.Remove(filepath.Join(d.dir, fmt.Sprint(i)))
+	}
+	os.Remove(filepath.Join(d.dir, "large"))
+	if dir, err := os.Open(d.dir); err == nil {
+		unix.Syncfs(int(dir.Fd())) // blocks are free when the journal has it
+		dir.Close()
+	}
+	becomes("the files removed", free, room-1<<20, room)
+	becomes("the files removed", inodesFree, nodes, nodes)
+}
+
 func broken(t *testing.T, env *probetest.Env, d *disk) {
 	counted := func() float64 {
 		v, _ := probetest.Value(env.Gather(), errorsTotal.Name, d.Name, "ext4", "error")
@@ -180,6 +227,7 @@ func broken(t *testing.T, env *probetest.Env, d *disk) {
 	if b := r.Body.(*FSError); int(r.Process.PID) != os.Getpid() || len(r.KernelIPs) == 0 || r.CgroupID == 0 || b.FSType != "ext4" || b.Function == "" || b.Line == 0 {
 		t.Errorf("%+v, process %+v", b, r.Process)
 	}
+	probetest.Event{Title: `ext4 on ` + d.Name + ` is damaged: found in \w+`, Severity: signal.Critical, Kernel: true, PID: os.Getpid()}.Check(t, r)
 	for end := time.Now().Add(10 * time.Second); counted() != 1; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("%g errors are counted, want 1", counted())
@@ -189,10 +237,11 @@ func broken(t *testing.T, env *probetest.Env, d *disk) {
 		if err := unix.Mount("", d.dir, "", unix.MS_REMOUNT|flags, ""); err != nil {
 			t.Fatal(err)
 		}
-		env.WaitRecord(func(r *signal.Record) bool {
+		r := env.WaitRecord(func(r *signal.Record) bool {
 			b, ok := r.Body.(*ReadonlyRemount)
 			return ok && b.Device == d.Name && b.Mountpoint == d.dir
 		})
+		probetest.Event{Title: `.*` + d.dir + `.*read-only.*`, Severity: signal.Critical, NoProcess: true}.Check(t, r)
 	}
 	// Once without an error: what is written the second time has its place on the device, and only data fails.
 	if _, _, err := d.save("lost"); err != nil {
@@ -207,6 +256,7 @@ func broken(t *testing.T, env *probetest.Env, d *disk) {
 	r = env.WaitRecord(func(r *signal.Record) bool {
 		return is("write")(r) && r.Body.(*FSError).Inode == inode
 	})
+	probetest.Event{Title: `ext4 on ` + d.Name + ` lost data that could not be written: EIO`, Severity: signal.Critical, NoProcess: true}.Check(t, r)
 	if b := r.Body.(*FSError); b.Error != "EIO" || b.FSType != "ext4" || r.Process.PID != 0 {
 		t.Errorf("%+v of inode %d, process %+v", b, inode, r.Process)
 	}

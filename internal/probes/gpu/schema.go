@@ -63,7 +63,9 @@ var (
 	xidErrors = metric(signal.Counter, "xid_errors_total", "1", "Xid errors that the driver has reported since the agent started, by number.",
 		"13, 31, 43 and 45 are mostly a program's mistake; 48, 63, 64, 74, 79, 94, 95 and 119 are hardware or firmware.",
 		signal.Field{Name: "xid", Help: "number of the error, as in NVIDIA's catalogue"})
-	failed = signal.EventOf[XidError]("gpu_error", signal.AreaSystem, signal.Critical, "The NVIDIA driver reported an error of a GPU (Xid).")
+	failed = signal.EventOf[XidError]("gpu_error", signal.AreaSystem, signal.Critical, "The NVIDIA driver reported an error of a GPU (Xid).").When(
+		"Any Xid error in the kernel's log: the driver reports what it could not hide.",
+		"Xid 13, 31, 43 and 45 are mistakes of programs as a rule, not of the GPU.")
 )
 
 // reasonFields are the names of one field in older and newer versions.

@@ -21,16 +21,21 @@ type bpfHungWire struct {
 }
 
 type bpfTaskRow struct {
-	_        structs.HostLayout
-	Cgroup   uint64
-	Switches uint64
-	Start    uint64
-	Pid      uint32
-	Tgid     uint32
-	Killable uint32
-	Frames   int32
-	Comm     [16]uint8
-	Stack    [32]uint64
+	_         structs.HostLayout
+	Cgroup    uint64
+	Switches  uint64
+	Start     uint64
+	Pid       uint32
+	Tgid      uint32
+	Killable  uint32
+	Frames    int32
+	Lock      uint32
+	Readers   uint32
+	Owner     uint32
+	OwnerTgid uint32
+	OwnerComm [16]uint8
+	Comm      [16]uint8
+	Stack     [32]uint64
 }
 
 // Names of all BPF objects in the ELF.

@@ -26,13 +26,24 @@ type HungTask struct {
 	Wait           string         `json:"wait" help:"kernel function in which it waits"`
 	WaitClass      string         `json:"wait_class" help:"what for: io, network_fs, journal, memory, lock or other"`
 	Killable       bool           `json:"killable" help:"SIGKILL would end the wait; the kernel's detector does not look at such tasks"`
-	Tasks          int            `json:"tasks" help:"tasks that hang in the same function, this one included"`
+	Tasks          int            `json:"tasks" help:"tasks that hang in the same function and for the same device, mount or server, this one included"`
 	Others         []signal.Party `json:"others" help:"up to eight more of them; with a stack when it is another one"`
+	Lock           string         `json:"lock" help:"mutex, semaphore or rwsem; empty when it waits for none of them, or this kernel does not tell"`
+	Owner          *signal.Party  `json:"owner" help:"thread that holds the lock, with its stack; null when it is not known"`
+	LastReader     bool           `json:"last_reader" help:"owner was the last of several readers to take the lock, and may have let go"`
+	OwnerState     string         `json:"owner_state" help:"of that thread: R runs or wants to, S sleeps, D waits and cannot be interrupted"`
+	OwnerWait      string         `json:"owner_wait" help:"kernel function in which it waits"`
+	WaitsFor       *WaitsFor      `json:"waits_for" help:"device, mount or server of the file that its system call is about, or the owner's: kind (device, server, fuse, frozen, memory), device, mount, fs_type, source, path, syscall"`
+	Server         *signal.Party  `json:"server" help:"process that serves the FUSE file system; null when it is another kind, or the kernel does not tell"`
+	ServerState    string         `json:"server_state" help:"of its first thread"`
+	Missing        []string       `json:"missing" help:"what could not be found out, and why"`
 	Log            string         `json:"log" help:"the kernel's report in its log, when source is kernel"`
 }
 
 var hungTask = signal.EventOf[HungTask]("hung_task", signal.AreaProcess, signal.Warning,
-	"Tasks wait uninterruptibly for longer than the threshold.")
+	"Tasks wait uninterruptibly for longer than the threshold.").When(
+	"A task that waits in state D for `threshold` (10s) without having run in between, or that the kernel's own detector reports: a healthy disk or lock keeps nobody that long.",
+	"D states of milliseconds to seconds are how tasks wait for disks and locks. Idle kernel threads in state I do not count. A file system that is frozen for a snapshot holds its writers meanwhile.")
 
 func (b *HungTask) title(p signal.Process) string {
 	s := fmt.Sprintf("%s (pid %d) hangs", p.Comm, p.PID)
@@ -79,9 +90,12 @@ func (d *decoder) decode(raw []byte) (*signal.Record, error) {
 		Schema: hungTask, Time: d.clock(w.Ts), Severity: signal.Critical, Suppressed: w.Suppressed, CgroupID: t.cgroup,
 		Process: t.process(), KernelIPs: t.stack, KernelStack: t.frames, Body: b,
 	}
-	r.Title = b.title(r.Process)
+	b.lock(&t, r)
+	r.Title, r.Lasted = b.title(r.Process), seconds(b.BlockedSeconds)
 	return r, nil
 }
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 const (
 	kmsgPath = "/dev/kmsg"
@@ -115,7 +129,7 @@ func (p *reporter) attach(r *signal.Record) {
 		late := time.Now().After(end)
 		if ok && (!grown || late) { // nothing came since: it is whole
 			b.Log, b.BlockedSeconds = text, secs
-			r.Title = b.title(r.Process)
+			r.Title, r.Lasted = b.title(r.Process), seconds(secs)
 			break
 		}
 		if late {

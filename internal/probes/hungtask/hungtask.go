@@ -117,6 +117,11 @@ func stream(ctx context.Context, env *probe.Env, o *load.Object, w *watch) error
 		rep.log = log
 	}
 	inner.Emit = func(r *signal.Record) {
+		var walk []task
+		if s := w.last.Load(); s != nil {
+			walk = s.tasks
+		}
+		w.explain.explain(r, walk) // first: the wait may end while the report is written
 		rep.attach(r)
 		env.Emit(r)
 	}
@@ -128,6 +133,7 @@ func stream(ctx context.Context, env *probe.Env, o *load.Object, w *watch) error
 type watch struct {
 	env     *probe.Env
 	source  source
+	explain *explainer
 	tracker tracker
 	every   time.Duration
 	last    atomic.Pointer[sample]
@@ -142,7 +148,7 @@ type sample struct {
 
 func newWatch(env *probe.Env, o *load.Object, threshold time.Duration) *watch {
 	// A fifth of the threshold sees a task four times before it is one.
-	w := &watch{env: env, every: min(threshold/5, 5*time.Second), tracker: tracker{threshold: threshold}}
+	w := &watch{env: env, every: min(threshold/5, 5*time.Second), tracker: tracker{threshold: threshold}, explain: newExplainer(env)}
 	if o.Attached(walkHook) {
 		w.source = &iterSource{o: o, symbol: env.Symbol}
 	} else {
@@ -166,9 +172,11 @@ func (w *watch) run(ctx context.Context) {
 		complained = false
 		groups := w.tracker.observe(w.env.Now(), tasks)
 		w.last.Store(&sample{tasks: tasks, hung: w.tracker.hung})
-		for _, g := range groups {
+		for _, g := range w.explain.split(groups) {
 			w.emitted.Add(1)
-			w.env.Emit(g.record(w.env.Now()))
+			r := g.record(w.env.Now())
+			w.explain.explain(r, tasks)
+			w.env.Emit(r)
 		}
 		return nil
 	})

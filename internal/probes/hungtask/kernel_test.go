@@ -20,6 +20,7 @@ import (
 // that tries to: it waits and cannot be interrupted.
 type frozen struct {
 	cg  *probetest.Cgroup
+	dir string // of the file system
 	pid uint32
 }
 
@@ -37,7 +38,7 @@ func freeze(t *testing.T) *frozen {
 			t.Error(err)
 		}
 	})
-	fr := &frozen{cg: probetest.NewCgroup(t, fmt.Sprintf("huatuo-test-hungtask-%d", os.Getpid()))}
+	fr := &frozen{dir: fs.Dir, cg: probetest.NewCgroup(t, fmt.Sprintf("huatuo-test-hungtask-%d", os.Getpid()))}
 	if err := fs.Freeze(); err != nil {
 		t.Fatal(err)
 	}
@@ -119,6 +120,7 @@ func testHang(t *testing.T, fr *frozen, o load.Options) {
 			len(r.KernelIPs)+len(r.KernelStack) < 4 {
 			t.Errorf("%s: %+v of %+v in %d with %d and %d frames", source, b, r.Process, r.CgroupID, len(r.KernelIPs), len(r.KernelStack))
 		}
+		checkFrozen(t, fr, r)
 		if d := time.Since(r.Time); d < 0 || d > 30*time.Second {
 			t.Errorf("%s: the event is %v old", source, d)
 		}
@@ -152,6 +154,20 @@ func testHang(t *testing.T, fr *frozen, o load.Options) {
 	}
 	if got := uint64(len(env.Records())); loss.Observed != got+dropped {
 		t.Errorf("observed %d, but %d records and %v lost", loss.Observed, got, loss.Dropped)
+	}
+}
+
+// checkFrozen: the event tells which file system it is, and that it is frozen.
+func checkFrozen(t *testing.T, fr *frozen, r *signal.Record) {
+	t.Helper()
+	b := r.Body.(*HungTask)
+	w := b.WaitsFor
+	if w == nil || w.Kind != onFrozen || w.Mount != fr.dir || w.FSType != "ext4" || !strings.HasPrefix(w.Source, "/dev/loop") || "/dev/"+w.Device != w.Source ||
+		w.Path != fr.dir+"/file" || w.Syscall == "" || len(r.Keys) != 1 {
+		t.Errorf("%s: waits for %+v with keys %q (missing %q)", b.Source, w, r.Keys, b.Missing)
+	}
+	if !strings.Contains(r.Verdict, "is frozen") || b.Owner != nil || len(b.Missing) != 1 || !strings.HasPrefix(b.Missing[0], "owner: ") {
+		t.Errorf("%s: verdict %q, owner %+v, missing %q", b.Source, r.Verdict, b.Owner, b.Missing)
 	}
 }
 

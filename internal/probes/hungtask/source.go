@@ -34,6 +34,12 @@ type task struct {
 	class     string         // of that
 	stack     []uint64       // addresses, or
 	frames    []signal.Frame // names, when only those are known
+
+	lock      uint32 // that it waits for: lockUntold, …
+	readers   bool   // hold it
+	owner     uint32 // thread that holds it; 0: not known
+	ownerTGID uint32
+	ownerComm string
 }
 
 // source lists the tasks that wait.
@@ -98,6 +104,7 @@ func taskOf(r *bpfTaskRow) task {
 	return task{
 		pid: r.Pid, tgid: r.Tgid, comm: probe.CString(r.Comm[:]), cgroup: r.Cgroup, start: r.Start, switches: r.Switches,
 		killable: r.Killable != 0, stack: probe.Stack(r.Frames, r.Stack[:]),
+		lock: r.Lock, readers: r.Readers != 0, owner: r.Owner, ownerTGID: r.OwnerTgid, ownerComm: probe.CString(r.OwnerComm[:]),
 	}
 }
 
@@ -190,7 +197,7 @@ func (s *procSource) stack(dir string) (fs []signal.Frame) {
 	if err != nil {
 		return nil
 	}
-	for _, f := range stackLines(b) {
+	for _, f := range procfs.ParseStack(b) {
 		fs = append(fs, signal.Frame{Function: f})
 	}
 	return fs
@@ -226,21 +233,4 @@ func switches(b []byte) (n uint64) {
 		}
 	}
 	return n
-}
-
-// stackLines takes the functions from /proc/PID/stack, innermost first:
-// "[<0>] percpu_rwsem_wait+0x10c/0x130", and for a module "f+0x1/0x2 [nfs]".
-func stackLines(b []byte) []string {
-	var out []string
-	for line := range bytes.Lines(b) {
-		_, f, ok := bytes.Cut(line, []byte("] "))
-		if !ok {
-			continue
-		}
-		name, _, _ := bytes.Cut(bytes.TrimSpace(f), []byte{'+'})
-		if len(name) > 0 && !bytes.HasPrefix(name, []byte("0x")) {
-			out = append(out, strings.ToValidUTF8(string(name), "\uFFFD"))
-		}
-	}
-	return out
 }

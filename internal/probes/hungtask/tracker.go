@@ -100,7 +100,7 @@ func (g *group) record(now time.Time) *signal.Record {
 		Source: bySampling, BlockedSeconds: g.ages[0].Seconds(), Wait: first.wait, WaitClass: first.class, Killable: first.killable, Tasks: len(g.tasks),
 		Others: make([]signal.Party, min(len(g.tasks)-1, maxOthers)),
 	}
-	r := &signal.Record{Schema: hungTask, Time: now, CgroupID: first.cgroup, Process: first.process(), KernelIPs: first.stack, KernelStack: first.frames, Body: b}
+	r := &signal.Record{Schema: hungTask, Time: now, CgroupID: first.cgroup, Process: first.process(), KernelIPs: first.stack, KernelStack: first.frames, Body: b, Lasted: g.ages[0]}
 	for i := range b.Others {
 		x := &g.tasks[i+1]
 		b.Others[i] = signal.Party{Process: x.process(), CgroupID: x.cgroup}
@@ -112,6 +112,7 @@ func (g *group) record(now time.Time) *signal.Record {
 		}
 		r.Parties = append(r.Parties, &b.Others[i])
 	}
+	b.lock(first, r)
 	r.Title = b.title(r.Process)
 	return r
 }

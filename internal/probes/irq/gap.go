@@ -47,6 +47,7 @@ func (d *decoder) decode(raw []byte) (*signal.Record, error) {
 		KernelIPs: probe.Stack(w.Frames, w.Stack[:]),
 		Title:     fmt.Sprintf("CPU %d took no timer interrupt for %s; %s (pid %d) had it at the end", w.Cpu, gap.Round(100*time.Microsecond), p.Comm, p.PID),
 		Measures:  []signal.Measure{{Schema: gaps, Value: b.GapSeconds}},
+		Keys:      []string{fmt.Sprintf("cpu:%d", w.Cpu)}, Lasted: gap,
 	}
 	if gap-stolen < d.gap {
 		r.Severity = signal.Info

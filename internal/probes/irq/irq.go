@@ -88,7 +88,9 @@ var (
 		Read: "None on a sound host. Something kept interrupts off, or the hypervisor had the CPU: the tick_gap events tell which.",
 	}
 	gapped = signal.EventOf[TickGap]("tick_gap", signal.AreaCPU, signal.Warning,
-		"A busy CPU did not take its timer interrupt for longer than the threshold.")
+		"A busy CPU did not take its timer interrupt for longer than the threshold.").When(
+		"A busy CPU without a timer interrupt for `gap` (10ms) beyond the longest period of the tick: an audio or market feed loses data by that.",
+		"An idle CPU stops its tick, and none is missed. Where the hypervisor had the CPU meanwhile, the event is an info and says so.")
 )
 
 func run(ctx context.Context, env *probe.Env, cfg Config) error {

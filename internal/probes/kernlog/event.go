@@ -75,12 +75,24 @@ type KernelBug struct {
 }
 
 var (
-	softLockup      = signal.EventOf[SoftLockup]("soft_lockup", signal.AreaCPU, signal.Critical, "A CPU was in the kernel for so long that nothing else could run on it.")
-	hardLockup      = signal.EventOf[HardLockup]("hard_lockup", signal.AreaCPU, signal.Critical, "A CPU did not even take interrupts for seconds.")
-	rcuStall        = signal.EventOf[RCUStall]("rcu_stall", signal.AreaCPU, signal.Critical, "An RCU grace period does not end: a CPU or a task does not come out of a critical section, and memory is not freed.")
-	workqueueLockup = signal.EventOf[WorkqueueLockup]("workqueue_lockup", signal.AreaSystem, signal.Critical, "Work that the kernel has deferred is not begun.")
-	kernelWarning   = signal.EventOf[KernelWarning]("kernel_warning", signal.AreaSystem, signal.Warning, "A check in the kernel failed and the kernel went on.")
-	kernelBug       = signal.EventOf[KernelBug]("kernel_bug", signal.AreaSystem, signal.Critical, "The kernel crashed in a process or found its memory corrupted.")
+	softLockup = signal.EventOf[SoftLockup]("soft_lockup", signal.AreaCPU, signal.Critical, "A CPU was in the kernel for so long that nothing else could run on it.").When(
+		"A report of the kernel's watchdog: twice `kernel.watchdog_thresh`, 20 s unless changed, in which no task was scheduled on a CPU.",
+		"None on hardware. In a virtual machine that was stopped or migrated the CPU was absent, not stuck: compare with steal.")
+	hardLockup = signal.EventOf[HardLockup]("hard_lockup", signal.AreaCPU, signal.Critical, "A CPU did not even take interrupts for seconds.").When(
+		"A report of the kernel's watchdog: `kernel.watchdog_thresh`, 10 s unless changed, without an interrupt.",
+		"None.")
+	rcuStall = signal.EventOf[RCUStall]("rcu_stall", signal.AreaCPU, signal.Critical, "An RCU grace period does not end: a CPU or a task does not come out of a critical section, and memory is not freed.").When(
+		"A report of the kernel: a grace period that does not end within rcupdate.rcu_cpu_stall_timeout, 21 s unless changed.",
+		"None on hardware. In a virtual machine that was stopped or migrated the CPU was absent, not stuck: compare with steal.")
+	workqueueLockup = signal.EventOf[WorkqueueLockup]("workqueue_lockup", signal.AreaSystem, signal.Critical, "Work that the kernel has deferred is not begun.").When(
+		"A report of the kernel: a pool of workers that has made no progress for workqueue.watchdog_thresh, 30 s unless changed.",
+		"None on hardware; in a virtual machine as for soft_lockup.")
+	kernelWarning = signal.EventOf[KernelWarning]("kernel_warning", signal.AreaSystem, signal.Warning, "A check in the kernel failed and the kernel went on.").When(
+		"Any report of a failed check (WARN, lockdep, KCSAN, UBSAN and the like): the authors of the kernel believed that it cannot be.",
+		"Drivers that dislike the firmware warn once at boot or when hardware is plugged in. `ignore` takes what is known on this machine.")
+	kernelBug = signal.EventOf[KernelBug]("kernel_bug", signal.AreaSystem, signal.Critical, "The kernel crashed in a process or found its memory corrupted.").When(
+		"Any oops, BUG, panic, or report of a memory checker (KASAN, KFENCE, slab): what ran is dead, and its locks stay locked.",
+		"None.")
 )
 
 func events() []*signal.Schema {

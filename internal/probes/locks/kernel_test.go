@@ -110,10 +110,16 @@ func testStall(t *testing.T, o load.Options) {
 		if d := time.Since(r.Time); d < 0 || d > 30*time.Second {
 			t.Errorf("the event is %v old", d)
 		}
-		t.Logf("%s", r.Title)
+		probetest.Event{
+			Title:    `\S+ \(pid \d+\) waited [0-9.]+m?s for ` + typ + ` \S+ while \S+ \(pid \d+\) had it`,
+			Severity: signal.Warning, Kernel: true, User: true, PID: os.Getpid(),
+		}.Check(t, r)
 		samples := env.Gather()
 		if v, ok := probetest.Value(samples, longSeconds.Name, typ, b.Lock); !ok || v < 0.02 {
 			t.Errorf("%s of %s %s: %g, %v", longSeconds.Name, typ, b.Lock, v, ok)
+		}
+		if v, ok := probetest.WorkloadValue(samples, containerWaits.Name, r.CgroupID, typ); !ok || v < 1 {
+			t.Errorf("%s of %s: %g, %v", containerWaits.Name, typ, v, ok)
 		}
 		if v, ok := probetest.WorkloadValue(samples, containerSeconds.Name, r.CgroupID, typ); !ok || v < 0.02 {
 			t.Errorf("%s of %s: %g, %v", containerSeconds.Name, typ, v, ok)

@@ -92,7 +92,9 @@ var (
 		Read: "More than a thousandth of huatuo_lock_wait_seconds_count: the histogram misses samples.",
 	}
 	contended = signal.EventOf[LockContention]("lock_contention", signal.AreaSched, signal.Warning,
-		"A task or a CPU waited for a lock of the kernel longer than the threshold.")
+		"A task or a CPU waited for a lock of the kernel longer than the threshold.").When(
+		"A wait for a lock of the kernel of `stall` (20ms): a thousand times what such locks are held for.",
+		"Mutexes that are held over I/O by design, of a directory on a slow file system for example, and cgroup and network configuration while many containers start.")
 )
 
 func run(ctx context.Context, env *probe.Env, cfg Config) error {

@@ -66,6 +66,7 @@ const (
 	bpfMapCgroups            = "cgroups"
 	bpfMapDrops              = "drops"
 	bpfMapHtEvents           = "ht_events"
+	bpfMapHtFilter           = "ht_filter"
 	bpfMapHtRates            = "ht_rates"
 	bpfMapHtScratch          = "ht_scratch"
 	bpfMapHtStats            = "ht_stats"
@@ -76,7 +77,11 @@ const (
 	bpfProgKfreeSkb3Raw      = "kfree_skb_3_raw"
 	bpfProgKfreeSkbBtf       = "kfree_skb_btf"
 	bpfProgKfreeSkbRaw       = "kfree_skb_raw"
+	bpfVarHtFilterBytes      = "ht_filter_bytes"
+	bpfVarHtFilterLink       = "ht_filter_link"
+	bpfVarHtFilterOn         = "ht_filter_on"
 	bpfVarHtUseRing          = "ht_use_ring"
+	bpfVarNoRouteIn          = "no_route_in"
 	bpfVarNotSpecified       = "not_specified"
 	bpfVarPacketDropBurst    = "packet_drop_burst"
 	bpfVarPacketDropPeriodNs = "packet_drop_period_ns"
@@ -143,6 +148,7 @@ type bpfMapSpecs struct {
 	Cgroups      *ebpf.MapSpec `ebpf:"cgroups"`
 	Drops        *ebpf.MapSpec `ebpf:"drops"`
 	HtEvents     *ebpf.MapSpec `ebpf:"ht_events"`
+	HtFilter     *ebpf.MapSpec `ebpf:"ht_filter"`
 	HtRates      *ebpf.MapSpec `ebpf:"ht_rates"`
 	HtScratch    *ebpf.MapSpec `ebpf:"ht_scratch"`
 	HtStats      *ebpf.MapSpec `ebpf:"ht_stats"`
@@ -153,7 +159,11 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
+	HtFilterBytes      *ebpf.VariableSpec `ebpf:"ht_filter_bytes"`
+	HtFilterLink       *ebpf.VariableSpec `ebpf:"ht_filter_link"`
+	HtFilterOn         *ebpf.VariableSpec `ebpf:"ht_filter_on"`
 	HtUseRing          *ebpf.VariableSpec `ebpf:"ht_use_ring"`
+	NoRouteIn          *ebpf.VariableSpec `ebpf:"no_route_in"`
 	NotSpecified       *ebpf.VariableSpec `ebpf:"not_specified"`
 	PacketDropBurst    *ebpf.VariableSpec `ebpf:"packet_drop_burst"`
 	PacketDropPeriodNs *ebpf.VariableSpec `ebpf:"packet_drop_period_ns"`
@@ -186,6 +196,7 @@ type bpfMaps struct {
 	Cgroups      *ebpf.Map `ebpf:"cgroups"`
 	Drops        *ebpf.Map `ebpf:"drops"`
 	HtEvents     *ebpf.Map `ebpf:"ht_events"`
+	HtFilter     *ebpf.Map `ebpf:"ht_filter"`
 	HtRates      *ebpf.Map `ebpf:"ht_rates"`
 	HtScratch    *ebpf.Map `ebpf:"ht_scratch"`
 	HtStats      *ebpf.Map `ebpf:"ht_stats"`
@@ -197,6 +208,7 @@ func (m *bpfMaps) Close() error {
 		m.Cgroups,
 		m.Drops,
 		m.HtEvents,
+		m.HtFilter,
 		m.HtRates,
 		m.HtScratch,
 		m.HtStats,
@@ -208,7 +220,11 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
+	HtFilterBytes      *ebpf.Variable `ebpf:"ht_filter_bytes"`
+	HtFilterLink       *ebpf.Variable `ebpf:"ht_filter_link"`
+	HtFilterOn         *ebpf.Variable `ebpf:"ht_filter_on"`
 	HtUseRing          *ebpf.Variable `ebpf:"ht_use_ring"`
+	NoRouteIn          *ebpf.Variable `ebpf:"no_route_in"`
 	NotSpecified       *ebpf.Variable `ebpf:"not_specified"`
 	PacketDropBurst    *ebpf.Variable `ebpf:"packet_drop_burst"`
 	PacketDropPeriodNs *ebpf.Variable `ebpf:"packet_drop_period_ns"`

@@ -19,6 +19,7 @@ const (
 	bpfLegacyMapCgroups            = "cgroups"
 	bpfLegacyMapDrops              = "drops"
 	bpfLegacyMapHtEvents           = "ht_events"
+	bpfLegacyMapHtFilter           = "ht_filter"
 	bpfLegacyMapHtRates            = "ht_rates"
 	bpfLegacyMapHtScratch          = "ht_scratch"
 	bpfLegacyMapHtStats            = "ht_stats"
@@ -26,6 +27,10 @@ const (
 	bpfLegacyProgKfreeSkb2Raw      = "kfree_skb_2_raw"
 	bpfLegacyProgKfreeSkb3Raw      = "kfree_skb_3_raw"
 	bpfLegacyProgKfreeSkbRaw       = "kfree_skb_raw"
+	bpfLegacyVarHtFilterBytes      = "ht_filter_bytes"
+	bpfLegacyVarHtFilterLink       = "ht_filter_link"
+	bpfLegacyVarHtFilterOn         = "ht_filter_on"
+	bpfLegacyVarNoRouteIn          = "no_route_in"
 	bpfLegacyVarNotSpecified       = "not_specified"
 	bpfLegacyVarPacketDropBurst    = "packet_drop_burst"
 	bpfLegacyVarPacketDropPeriodNs = "packet_drop_period_ns"
@@ -89,6 +94,7 @@ type bpfLegacyMapSpecs struct {
 	Cgroups      *ebpf.MapSpec `ebpf:"cgroups"`
 	Drops        *ebpf.MapSpec `ebpf:"drops"`
 	HtEvents     *ebpf.MapSpec `ebpf:"ht_events"`
+	HtFilter     *ebpf.MapSpec `ebpf:"ht_filter"`
 	HtRates      *ebpf.MapSpec `ebpf:"ht_rates"`
 	HtScratch    *ebpf.MapSpec `ebpf:"ht_scratch"`
 	HtStats      *ebpf.MapSpec `ebpf:"ht_stats"`
@@ -99,6 +105,10 @@ type bpfLegacyMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfLegacyVariableSpecs struct {
+	HtFilterBytes      *ebpf.VariableSpec `ebpf:"ht_filter_bytes"`
+	HtFilterLink       *ebpf.VariableSpec `ebpf:"ht_filter_link"`
+	HtFilterOn         *ebpf.VariableSpec `ebpf:"ht_filter_on"`
+	NoRouteIn          *ebpf.VariableSpec `ebpf:"no_route_in"`
 	NotSpecified       *ebpf.VariableSpec `ebpf:"not_specified"`
 	PacketDropBurst    *ebpf.VariableSpec `ebpf:"packet_drop_burst"`
 	PacketDropPeriodNs *ebpf.VariableSpec `ebpf:"packet_drop_period_ns"`
@@ -131,6 +141,7 @@ type bpfLegacyMaps struct {
 	Cgroups      *ebpf.Map `ebpf:"cgroups"`
 	Drops        *ebpf.Map `ebpf:"drops"`
 	HtEvents     *ebpf.Map `ebpf:"ht_events"`
+	HtFilter     *ebpf.Map `ebpf:"ht_filter"`
 	HtRates      *ebpf.Map `ebpf:"ht_rates"`
 	HtScratch    *ebpf.Map `ebpf:"ht_scratch"`
 	HtStats      *ebpf.Map `ebpf:"ht_stats"`
@@ -142,6 +153,7 @@ func (m *bpfLegacyMaps) Close() error {
 		m.Cgroups,
 		m.Drops,
 		m.HtEvents,
+		m.HtFilter,
 		m.HtRates,
 		m.HtScratch,
 		m.HtStats,
@@ -153,6 +165,10 @@ func (m *bpfLegacyMaps) Close() error {
 //
 // It can be passed to loadBpfLegacyObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfLegacyVariables struct {
+	HtFilterBytes      *ebpf.Variable `ebpf:"ht_filter_bytes"`
+	HtFilterLink       *ebpf.Variable `ebpf:"ht_filter_link"`
+	HtFilterOn         *ebpf.Variable `ebpf:"ht_filter_on"`
+	NoRouteIn          *ebpf.Variable `ebpf:"no_route_in"`
 	NotSpecified       *ebpf.Variable `ebpf:"not_specified"`
 	PacketDropBurst    *ebpf.Variable `ebpf:"packet_drop_burst"`
 	PacketDropPeriodNs *ebpf.Variable `ebpf:"packet_drop_period_ns"`

@@ -43,7 +43,9 @@ type PacketDrop struct {
 }
 
 var dropped = signal.EventOf[PacketDrop]("packet_drop", signal.AreaNetwork, signal.Warning,
-	"The kernel dropped a packet for a reason that is not normal.")
+	"The kernel dropped a packet for a reason that is not normal.").When(
+	"A dropped packet, unless the reason or the place says that nothing was lost: any other was meant to arrive.",
+	"The reasons in docs/guide/noise.md are counted with normal=\"true\" and make no event. Firewalls that drop (NETFILTER_DROP), probes of closed ports (NO_SOCKET) and broadcasts that nobody wants are events and usual on open networks: `ignore` silences them.")
 
 // Contexts of a drop.
 const (
@@ -96,6 +98,7 @@ func (d *decoder) decode(raw []byte) (*signal.Record, error) {
 		b.Interrupted = fmt.Sprintf("%s (pid %d)", comm, w.Tgid)
 	}
 	r.Title = b.title()
+	b.identify(r)
 	return r, nil
 }
 
@@ -208,6 +211,30 @@ func (b *PacketDrop) title() string {
 		s += " in " + b.Location
 	}
 	return s
+}
+
+// listenOverflow is what a full listen queue drops connections for.
+const listenOverflow = "TCP_LISTEN_OVERFLOW"
+
+// identify says what other events may be about the same: the conversation, the
+// segment, the listening socket.
+func (b *PacketDrop) identify(r *signal.Record) {
+	r.Brief = b.Reason
+	if b.Location != "" {
+		r.Brief += " in " + b.Location
+	}
+	src, err1 := netip.ParseAddr(b.Source)
+	dst, err2 := netip.ParseAddr(b.Destination)
+	if err1 != nil || err2 != nil || b.SourcePort == 0 && b.DestinationPort == 0 {
+		return
+	}
+	r.Flow = signal.FlowOf(b.Protocol, netip.AddrPortFrom(src, b.SourcePort).String(), netip.AddrPortFrom(dst, b.DestinationPort).String(), b.Netns)
+	if b.TCPSeq != 0 {
+		r.Keys = append(r.Keys, fmt.Sprintf("seq:%d", b.TCPSeq))
+	}
+	if b.Reason == listenOverflow {
+		r.Keys = append(r.Keys, fmt.Sprintf("listen:%d:%d", b.Netns, b.DestinationPort))
+	}
 }
 
 func endpoint(addr string, port uint16) string {

@@ -8,12 +8,13 @@
  * costs more than two map lookups, and a token bucket stands before it.
  */
 #include "huatuo.h"
-#include "packet.h"
+#include "filter.h"
 
 #define FRAMES 32
 #define PF_KTHREAD 0x00200000
 
 #define NO_REASON 0xffffffff /* the kernel does not tell */
+#define PACKET_MULTICAST 2
 
 HT_CONST(u64, packet_drop_period_ns, 100000000);
 HT_CONST(u64, packet_drop_burst, 10);
@@ -24,6 +25,8 @@ HT_CONST(u64, quiet_128, 0);
 HT_CONST(u64, quiet_192, 0);
 /* SKB_DROP_REASON_NOT_SPECIFIED: the call that dropped it gave no reason, the place may tell. */
 HT_CONST(u32, not_specified, 2);
+/* SKB_DROP_REASON_IP_INNOROUTES; 0 is no drop: the kernel has no such reason. */
+HT_CONST(u32, no_route_in, 0);
 
 struct drop_key {
 	u32 reason;
@@ -120,6 +123,22 @@ static __always_inline bool is_normal_place(u32 reason, u64 location)
 	       bpf_map_lookup_elem(&normal_places, &location);
 }
 
+/*
+ * Multicast that nobody here has joined, or that comes before the device is
+ * ready for it, has no reason of its own.
+ */
+static __always_inline bool is_unjoined(bool btf, struct sk_buff *skb, u32 reason)
+{
+	if (!bpf_core_field_exists(
+		    skb->pkt_type)) /* the types of kernels without types leave it out; they have no reasons */
+		return false;
+	if (reason != HT_GET(not_specified) && (!reason || reason != HT_GET(no_route_in)))
+		return false;
+	if (btf)
+		return BPF_CORE_READ_BITFIELD(skb, pkt_type) == PACKET_MULTICAST;
+	return BPF_CORE_READ_BITFIELD_PROBED(skb, pkt_type) == PACKET_MULTICAST;
+}
+
 /* Network namespaces have numbers from here on (PROC_DYNAMIC_FIRST, and a few below it for the first ones). */
 #define FIRST_NS 0xe0000000
 
@@ -167,10 +186,13 @@ static __always_inline void describe_current(struct drop_wire *e)
 static __always_inline int report(void *ctx, bool btf, struct sk_buff *skb, u64 location, u32 reason, struct sock *sk,
 				  u64 cgroup)
 {
-	u64 now = bpf_ktime_get_ns();
 	struct drop_wire *e;
 	s64 suppressed;
+	u64 now;
 
+	if (!ht_filter_skb(btf, skb, sk))
+		return 0;
+	now = bpf_ktime_get_ns();
 	/* A bucket for each of four sets of reasons: a flood of one does not hide all others. */
 	suppressed = ht_admit(reason & (HT_KINDS - 1), now, HT_GET(packet_drop_period_ns), HT_GET(packet_drop_burst));
 	if (suppressed < 0)
@@ -212,7 +234,7 @@ static __always_inline int on_drop(void *ctx, bool btf, struct sk_buff *skb, u64
 	if (proto < 0)
 		return 0;
 	k.proto = proto;
-	k.normal = is_normal_place(reason, location);
+	k.normal = is_normal_place(reason, location) || is_unjoined(btf, skb, reason);
 	bump(&drops, &k);
 	if (k.normal || is_quiet(reason))
 		return 0;

@@ -21,8 +21,9 @@ var readme string
 
 // Config of the probe.
 type Config struct {
-	Ignore           []string `yaml:"ignore" help:"reasons that make no event, as in the label reason (NETFILTER_DROP), besides those that are normal; they are counted still"`
-	probe.EventKnobs `yaml:",inline"`
+	probe.PacketKnobs `yaml:",inline"`
+	Ignore            []string `yaml:"ignore" help:"reasons that make no event, as in the label reason (NETFILTER_DROP), besides those that are normal; they are counted still"`
+	probe.EventKnobs  `yaml:",inline"`
 }
 
 // Spec describes the probe.
@@ -74,7 +75,9 @@ func run(ctx context.Context, env *probe.Env, cfg Config) error {
 	}
 	env.Collect(func(b *signal.Batch) error { return collect(b, o, rs, groups) })
 
-	l := &learner{env: env, places: o.Map("normal_places"), reasons: rs}
+	all := &total{drops: o.Map("drops")}
+	defer all.freeze()
+	l := &learner{env: env, total: all, places: o.Map("normal_places"), reasons: rs}
 	d := &decoder{clock: env.Clock, reasons: rs, groups: groups, symbol: env.Symbol}
 	return probe.Stream(ctx, l.wrap(), o, d.decode)
 }
@@ -94,12 +97,17 @@ func attach(env *probe.Env, cfg Config, rs *reasons) (*load.Object, error) {
 			return nil, err
 		}
 	}
-	if n, ok := rs.number(notSpecified); ok {
-		if err := l.Set("not_specified", n); err != nil {
-			return nil, err
+	for constant, name := range map[string]string{"not_specified": notSpecified, "no_route_in": noRouteIn} {
+		if n, ok := rs.number(name); ok {
+			if err := l.Set(constant, n); err != nil {
+				return nil, err
+			}
 		}
 	}
 	if err := cfg.Set(l, "packet_drop"); err != nil {
+		return nil, err
+	}
+	if err := cfg.SetFilter(l); err != nil {
 		return nil, err
 	}
 	h := load.TP("kfree_skb")

@@ -1,6 +1,7 @@
 package netdrop
 
 import (
+	"sync"
 	"sync/atomic"
 
 	"github.com/cilium/ebpf"
@@ -30,6 +31,7 @@ var normalPlaces = map[string]string{
 // on but counted, and is the last one from there.
 type learner struct {
 	env     *probe.Env
+	total   *total // may be nil
 	places  *ebpf.Map
 	reasons *reasons
 	normal  atomic.Uint64
@@ -43,6 +45,9 @@ func (l *learner) wrap() *probe.Env {
 		l.env.Lost(func() probe.Loss {
 			x := f()
 			x.Dropped["normal_place"] = l.normal.Load()
+			if n := l.total.read(); n > x.Observed {
+				x.LeftOut = n - x.Observed
+			}
 			return x
 		})
 	}
@@ -59,4 +64,39 @@ func (l *learner) emit(r *signal.Record) {
 	if err := l.places.Put(r.KernelIPs[0], uint32(1)); err != nil {
 		l.env.Log.Debug("cannot note a normal place", "function", b.Location, "err", err)
 	}
+}
+
+// total counts the packets that were dropped, whatever the reason.
+type total struct {
+	mu    sync.Mutex
+	drops *ebpf.Map // by reason; nil once the probe has ended
+	last  uint64
+}
+
+func (t *total) read() uint64 {
+	if t == nil {
+		return 0
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.drops == nil {
+		return t.last
+	}
+	var k bpfDropKey
+	var per []uint64
+	var n uint64
+	it := t.drops.Iterate()
+	for it.Next(&k, &per) {
+		n += sum(per)
+	}
+	t.last = max(n, t.last) // one that was cut short is less
+	return t.last
+}
+
+// freeze takes the last reading; the map may be closed afterwards.
+func (t *total) freeze() {
+	t.read()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.drops = nil
 }

@@ -42,6 +42,10 @@ var normal = []struct{ name, why string }{
 // notSpecified is the reason of calls that give none; see places.go.
 const notSpecified = "NOT_SPECIFIED"
 
+// noRouteIn is the reason of a packet that came in and has nowhere to go: of
+// multicast it is normal, as without a reason.
+const noRouteIn = "IP_INNOROUTES"
+
 // noReason is what the program says when the kernel gives no reason.
 const noReason = 0xffffffff
 

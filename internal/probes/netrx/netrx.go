@@ -73,7 +73,9 @@ var (
 		Read: "Some are normal, such as what was received before the agent began; steadily more than were measured: the stamps are off.",
 	}
 	slow = signal.EventOf[RxLatency]("net_rx_latency", signal.AreaNetwork, signal.Warning,
-		"A received packet waited longer than the threshold.")
+		"A received packet waited longer than the threshold.").When(
+		"A measured packet, one of `every` (16), that reaches the stack `stack` (5ms), its connection `tcp` (10ms) or its reader `user` (115ms) after the driver handed it over: more than a CPU that keeps up takes, and at the user stage more than the 100ms for which a container is throttled.",
+		"A connection that nobody waits on, such as one in a pool, shows seconds at the user stages and harms nobody. Requests that queue in a busy single-threaded program are its way to work.")
 )
 
 func run(ctx context.Context, env *probe.Env, cfg Config) error {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -116,6 +117,39 @@ func TestKernelSockets(t *testing.T) {
 		if d := is - was; !ok || d < c.by*0.6 || d > c.by*1.4 {
 			t.Errorf("%s%q moved by %g, want %g", c.name, c.labels, d, c.by)
 		}
+	}
+}
+
+// TestKernelDatagrams leaves 16 MiB of datagrams unread.
+func TestKernelDatagrams(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root for a buffer of that size: run `make ktest` as root")
+	}
+	e := probetest.New(t)
+	e.Start(Spec(), nil)
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	err = errors.Join(unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20), unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, _ := probetest.Value(e.Gather(), "huatuo_udp_memory_bytes")
+	const n, size = 8000, 2000
+	for range n {
+		if err := unix.Sendto(fd, make([]byte, size), 0, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// With what the kernel has around each, and without a MiB that each CPU keeps to itself.
+	if after, _ := probetest.Value(e.Gather(), "huatuo_udp_memory_bytes"); after-before < n*size/2 || after-before > 4*n*size {
+		t.Errorf("huatuo_udp_memory_bytes moved by %g with %d bytes unread", after-before, n*size)
 	}
 }
 

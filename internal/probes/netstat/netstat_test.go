@@ -121,21 +121,11 @@ func TestKernel(t *testing.T) {
 	if err := pair.B.Do(func() error { return traffic(pair.B.Addr) }); err != nil {
 		t.Fatal(err)
 	}
+	if err := pair.B.Do(func() error { connections(t); return nil }); err != nil {
+		t.Fatal(err)
+	}
 	after := e.Gather()
-	for _, c := range []struct {
-		name   string
-		labels []string
-		lo, hi float64
-	}{
-		{"huatuo_container_udp_datagrams_total", []string{"ipv4", "receive"}, 30, 30},
-		{"huatuo_container_udp_datagrams_total", []string{"ipv4", "transmit"}, 50, 50},
-		{"huatuo_container_udp_no_ports_total", []string{"ipv4"}, 20, 20},
-		{"huatuo_container_udp_no_ports_total", []string{"ipv6"}, 0, 0},
-		{"huatuo_container_tcp_resets_transmitted_total", nil, 10, 13}, // and those that wait for accept when the listener closes,
-		{"huatuo_container_tcp_listen_overflows_total", nil, 1, 1000},
-		{"huatuo_container_tcp_listen_drops_total", nil, 1, 1000},
-		{"huatuo_container_tcp_segments_retransmitted_total", nil, 0, 100},
-	} {
+	for _, c := range ofWorkload() {
 		if d := value(after, c.name, c.labels...) - value(before, c.name, c.labels...); d < c.lo || d > c.hi {
 			t.Errorf("%s%q moved by %g, want %g to %g", c.name, c.labels, d, c.lo, c.hi)
 		}
@@ -151,6 +141,55 @@ func TestKernel(t *testing.T) {
 	if _, ok := probetest.WorkloadValue(e.Gather(), "huatuo_container_sockets", cg.ID); ok {
 		t.Error("a namespace whose process has ended still has numbers")
 	}
+}
+
+// ofWorkload is how far traffic and connections move the workload's counters.
+func ofWorkload() []moved {
+	return []moved{
+		{"huatuo_container_udp_datagrams_total", []string{"ipv4", "receive"}, 30, 30 + 250}, // and those of 500 that found room
+		{"huatuo_container_udp_datagrams_total", []string{"ipv4", "transmit"}, 50 + 500, 50 + 500},
+		{"huatuo_container_udp_no_ports_total", []string{"ipv4"}, 20, 20},
+		{"huatuo_container_udp_no_ports_total", []string{"ipv6"}, 0, 0},
+		{"huatuo_container_tcp_resets_transmitted_total", nil, 10 + 5, 13 + 5}, // and those that wait for accept when the listener closes,
+		{"huatuo_container_tcp_listen_overflows_total", nil, 1, 1000},
+		{"huatuo_container_tcp_listen_drops_total", nil, 1, 1000},
+		{"huatuo_container_tcp_segments_retransmitted_total", nil, 0, 100},
+		{"huatuo_container_tcp_segments_total", []string{"receive"}, 10 * 2, 2000},
+		{"huatuo_container_tcp_segments_total", []string{"transmit"}, 10 * 2, 2000},
+		{"huatuo_container_tcp_established_resets_total", nil, 5, 2*5 + 6}, // either side counts
+		{"huatuo_container_tcp_connections", nil, 2 * 7, 2*7 + 6},
+		{"huatuo_container_tcp_time_wait", nil, 8, 8 + 6},
+		{"huatuo_container_sockets", nil, 7, 2*7 + 12}, // of what was accepted not all are in it
+		{"huatuo_container_udp_drops_total", []string{"ipv4", "receive_buffer"}, 250, 499},
+	}
+}
+
+// connections: five that are reset, eight that wait after their end, seven that
+// stay until the test's end; and 500 datagrams for a socket without room.
+func connections(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	t.Cleanup(func() { l.Close() })
+	for i := range 5 + 8 + 7 {
+		c, s := pairOn(t, l)
+		switch {
+		case i < 5:
+			s.SetLinger(0)
+			s.Close()
+			c.Read(make([]byte, 1)) // the reset has come when this returns
+			c.Close()
+		case i < 5+8:
+			s.Close()
+			c.Read(make([]byte, 1))
+			c.Close()
+		default:
+			t.Cleanup(func() { c.Close(); s.Close() })
+		}
+	}
+	flooded(t)
 }
 
 // waitNamespace waits until ip has entered the namespace.

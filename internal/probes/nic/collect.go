@@ -145,6 +145,8 @@ func collectPorts(b *signal.Batch, links []*link, ports map[string]*port) {
 		for _, n := range p.pauses {
 			b.Value(pauses, n.value, l.name, n.labels[0], n.labels[1])
 		}
+		collectLinkState(b, l.name, p)
+		collectStalls(b, l.name, &p.stalls)
 	}
 }
 

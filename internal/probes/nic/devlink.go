@@ -39,20 +39,26 @@ var trapKinds = [...]string{"drop", "exception", "control"}
 // sizeofGenl is that of the generic netlink header before the attributes: command, version, two bytes.
 const sizeofGenl = 4
 
-// devlink asks drivers for what their devices dropped and for their health. It
-// takes locks of the device, so that a device that is reset may make it wait.
-type devlink struct {
+// genetlink is a family of generic netlink.
+type genetlink struct {
 	conn   *netlink.Conn
 	family netlink.HeaderType // 0: not known yet
 	group  uint32             // of notifications
 }
 
+// devlink asks drivers for what their devices dropped and for their health. It
+// takes locks of the device, so that a device that is reset may make it wait.
+type devlink struct{ genetlink }
+
 // find looks up the family; without one this kernel has no devlink.
-func (d *devlink) find() (bool, error) {
+func (d *devlink) find() (bool, error) { return d.genetlink.find("devlink") }
+
+// find looks up a family by its name, and tells whether this kernel has it.
+func (d *genetlink) find(family string) (bool, error) {
 	if d.family != 0 {
 		return true, nil
 	}
-	name, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.CTRL_ATTR_FAMILY_NAME, Data: []byte("devlink\x00")}})
+	name, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.CTRL_ATTR_FAMILY_NAME, Data: append([]byte(family), 0)}})
 	if err != nil {
 		return false, err
 	}
@@ -63,20 +69,20 @@ func (d *devlink) find() (bool, error) {
 		return false, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("look for devlink: %w", err)
+		return false, fmt.Errorf("look for %s: %w", family, err)
 	}
 	for _, m := range messages {
 		if len(m.Data) < sizeofGenl {
 			continue
 		}
 		if err := attributes(m.Data[sizeofGenl:], d.parseFamily); err != nil {
-			return false, fmt.Errorf("look for devlink: %w", err)
+			return false, fmt.Errorf("look for %s: %w", family, err)
 		}
 	}
 	return d.family != 0, nil
 }
 
-func (d *devlink) parseFamily(ad *netlink.AttributeDecoder) error {
+func (d *genetlink) parseFamily(ad *netlink.AttributeDecoder) error {
 	switch ad.Type() {
 	case unix.CTRL_ATTR_FAMILY_ID:
 		d.family = netlink.HeaderType(ad.Uint16())
@@ -279,7 +285,7 @@ func (r *reader) readDevices() (devices, error) {
 // hear waits for notifications, each of which makes devlink be asked again.
 func (r *reader) hear(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { r.notices.SetReadDeadline(past) })()
-	d := &devlink{conn: r.notices}
+	d := &devlink{genetlink{conn: r.notices}}
 	if ok, err := d.find(); err != nil || !ok {
 		return err
 	}

@@ -22,6 +22,9 @@ type port struct {
 	speed                 float64 // bytes per second, 0: not known
 	errors                []named
 	pauses                []named
+	state                 linkState
+	pfc                   pfc
+	stalls                stalls
 }
 
 // named is a counter under the labels of its metric that follow the device.

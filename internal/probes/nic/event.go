@@ -14,7 +14,7 @@ import (
 type NIC struct {
 	Device      string  `json:"device" help:"network device; of health events the name that the devlink command has for it"`
 	Kind        string  `json:"kind" help:"kind of a software device (bond, veth, …); empty for hardware"`
-	What        string  `json:"what" help:"what happened: link_down, link_up, transmit_timeout, bond_active (another slave is used), bond_slave_down, bond_slave_up, bond_slave_removed, lacp_joined, lacp_left (both ends use a slave's link for the aggregate, or do not any more), lacp_partner (the other end of the aggregate is another), driver_errors (counters of the driver that moved much), health_error, health_recovered (of the driver's own reporters)"`
+	What        string  `json:"what" help:"what happened: link_down, link_up, transmit_timeout, bond_active (another slave is used), bond_slave_down, bond_slave_up, bond_slave_removed, lacp_joined, lacp_left (both ends use a slave's link for the aggregate, or do not any more), lacp_partner (the other end of the aggregate is another), driver_errors (counters of the driver that moved much), transmit_stall (completions that came late), health_error, health_recovered (of the driver's own reporters)"`
 	Reason      string  `json:"reason" help:"why, when the kernel tells"`
 	Before      string  `json:"before" help:"what was: operational state, active slave, partner"`
 	After       string  `json:"after" help:"what is"`
@@ -29,7 +29,9 @@ type NIC struct {
 }
 
 var happened = signal.EventOf[NIC]("nic", signal.AreaNetwork, signal.Warning,
-	"A network device lost or got its link, stopped sending, or changed its place in a bond.")
+	"A network device lost or got its link, stopped sending, or changed its place in a bond.").When(
+	"A change that the kernel tells of a link, a bond, a queue that does not send or a device's health, or a driver's counter of errors that moves by `errors` (100) between two readings: a link at its best loses less.",
+	"Devices of containers on the host's side come and go and are left out. A link that is set up or down by an administrator or at boot is an event of severity info.")
 
 // report is an event in the making.
 type report struct {

@@ -95,6 +95,20 @@ func eventually(t *testing.T, ok func() bool, otherwise string) {
 	}
 }
 
+// events are what each kind of change is to say; DEV is the device.
+var events = map[string]probetest.Event{
+	"link_down":          {Title: "DEV lost its link: .+", Severity: signal.Warning},
+	"link_up":            {Title: `DEV has a link( again after \S+s)?`, Severity: signal.Info},
+	"transmit_timeout":   {Title: "queue 3 of DEV does not send: the kernel resets it", Severity: signal.Critical},
+	"driver_errors":      {Title: `the driver of DEV counts errors: \w+ \+\d+.*`, Severity: signal.Warning},
+	"bond_active":        {Title: "DEV sends by .+", Severity: signal.Warning},
+	"bond_slave_down":    {Title: "DEV is down for .+", Severity: signal.Warning},
+	"bond_slave_up":      {Title: "DEV is up for .+", Severity: signal.Info},
+	"bond_slave_removed": {Title: "DEV is no part of .+", Severity: signal.Info},
+	"lacp_joined":        {Title: "DEV joined the aggregate of .+", Severity: signal.Info},
+	"lacp_left":          {Title: "DEV left the aggregate of .+", Severity: signal.Warning},
+}
+
 // happens waits for an event that is not among the first n.
 func (p *pair) happens(n int, what, device string) *NIC {
 	p.t.Helper()
@@ -103,9 +117,12 @@ func (p *pair) happens(n int, what, device string) *NIC {
 		b := r.Body.(*NIC)
 		return b.What == what && b.Device == device && !slices.Contains(old, r)
 	})
-	if d := time.Since(r.Time); d < 0 || d > time.Minute {
-		p.t.Errorf("the event is %v old", d)
+	w, ok := events[what]
+	if !ok {
+		p.t.Fatalf("what is the event of %s to be?", what)
 	}
+	w.Title, w.NoProcess = strings.ReplaceAll(w.Title, "DEV", device), true
+	w.Check(p.t, r)
 	return r.Body.(*NIC)
 }
 

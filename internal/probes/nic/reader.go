@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"log/slog"
+	"path/filepath"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -31,6 +32,9 @@ type reader struct {
 	queues  *netlink.Conn
 	drivers ethtool
 	devlink devlink
+	states  genetlink     // of drivers' links
+	bridges *netlink.Conn // data center bridging
+	sysnet  string        // /sys/class/net
 	notices *netlink.Conn // of devlink
 	qdiscs  aside[[]*qdisc]
 	ports   aside[map[string]*port]
@@ -52,6 +56,7 @@ func open(env *probe.Env, cfg Config, wants func(string) bool, netns int) (r *re
 			r.close()
 		}
 	}()
+	r.sysnet = filepath.Join(env.Root, "sys/class/net")
 	begun := r.now()
 	r.qdiscs.at, r.ports.at, r.devices.at = begun, begun, begun
 	r.tracker = &tracker{now: r.now, knobs: cfg.EventKnobs, wants: wants, port: r.port, emit: env.Emit,
@@ -66,7 +71,7 @@ func open(env *probe.Env, cfg Config, wants func(string) bool, netns int) (r *re
 	for _, c := range []struct {
 		to     **netlink.Conn
 		family int
-	}{{&r.queues, unix.NETLINK_ROUTE}, {&r.devlink.conn, unix.NETLINK_GENERIC}, {&r.notices, unix.NETLINK_GENERIC}} {
+	}{{&r.queues, unix.NETLINK_ROUTE}, {&r.devlink.conn, unix.NETLINK_GENERIC}, {&r.notices, unix.NETLINK_GENERIC}, {&r.states.conn, unix.NETLINK_GENERIC}, {&r.bridges, unix.NETLINK_ROUTE}} {
 		if *c.to, err = netlink.Dial(c.family, &netlink.Config{NetNS: netns}); err != nil {
 			return r, fmt.Errorf("open netlink: %w", err)
 		}
@@ -136,7 +141,7 @@ func (r *reader) start(ctx context.Context, fail func(error)) {
 
 // close ends what is open and waits for what does not hang.
 func (r *reader) close() {
-	for _, c := range []*netlink.Conn{r.links, r.queues, r.devlink.conn, r.notices} {
+	for _, c := range []*netlink.Conn{r.links, r.queues, r.devlink.conn, r.notices, r.states.conn, r.bridges} {
 		if c != nil {
 			r.wg.Go(func() { c.Close() }) // waits for calls that hang
 		}
@@ -262,10 +267,25 @@ func (r *reader) readPorts() (map[string]*port, error) {
 		if err != nil {
 			continue // a device without a driver that knows ethtool, or one that has gone
 		}
+		r.askMore(l, p)
 		out[l.name] = p
-		r.tracker.report(compareErrors(l.name, l.kind, r.port(l.name), p, float64(r.cfg.Errors)))
+		was := r.port(l.name)
+		r.tracker.report(compareErrors(l.name, l.kind, was, p, float64(r.cfg.Errors)))
+		r.tracker.report(compareStalls(l.name, l.kind, was, p))
 	}
 	return out, nil
+}
+
+// askMore asks for what few drivers tell; none of it need be there.
+func (r *reader) askMore(l *link, p *port) {
+	var err error
+	if p.state, err = r.states.linkState(l.name); err != nil {
+		r.log.Debug("the driver does not tell of its link", "device", l.name, "err", err)
+	}
+	if p.pfc, err = askPFC(r.bridges, l.name); err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+		r.log.Debug("the driver does not tell of data center bridging", "device", l.name, "err", err)
+	}
+	p.stalls = readStalls(r.sysnet, l.name)
 }
 
 // port returns what the driver of a device told last, nil when it did not.

@@ -112,6 +112,7 @@ const (
 func emits() []*signal.Schema {
 	return []*signal.Schema{
 		up, carrier, state, changes, mtu, length, speed, info, driverErrors, pauses, timeouts,
+		linkDown, linkDowns, pfcEnabled, pfcFrames, stallsTotal, stallThreshold,
 		bondSlaves, bondUp, bondPartner, bondActive, bondSlaveUp, bondFailures, bondJoined, bondMismatch,
 		qdiscBytes, qdiscPackets, qdiscDrops, qdiscOverlimits, qdiscRequeues, qdiscBacklog, qdiscLength,
 		trapPackets, trapBytes, trapDrops, reported, recovered, unhealthy,

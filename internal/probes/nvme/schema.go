@@ -79,7 +79,9 @@ var (
 			{Name: "firmware", Help: "firmware revision"}, {Name: "transport", Help: "pcie, tcp, rdma, fc or loop"}},
 	}
 	warned = signal.EventOf[Warning]("nvme_warning", signal.AreaBlock, signal.Critical,
-		"An NVMe device warns of itself, or lost data, and did not before.")
+		"An NVMe device warns of itself, or lost data, and did not before.").When(
+		"A critical warning of the device's health log, read each `interval` (1m), that was not set before, or a count of media errors that grew: the device itself says that it can no longer be trusted.",
+		"The warning `temperature` comes and goes with load. Virtual devices of cloud providers fill the log with what they please.")
 )
 
 // Warning is the body of an nvme_warning event.

@@ -26,6 +26,7 @@ type OOMKill struct {
 	UID          uint32            `json:"uid" help:"user of the victim"`
 	Trigger      signal.Party      `json:"trigger" help:"who asked for the memory that was not there, with its stack; it may be the victim itself, or have little to do with it"`
 	Memcg        *Memcg            `json:"memcg" help:"the cgroup that was out of memory; null when it was not a cgroup"`
+	Growth       []Point           `json:"growth" help:"how much memory the cgroup, or the host when it was not a cgroup, had in use in the last minutes: seconds_ago and bytes, the oldest first, the last at the kill"`
 	Levels       []Level           `json:"levels" help:"memory cgroups from the victim's up to the root, when the kernel chose the victim"`
 	Host         map[string]uint64 `json:"host" unit:"bytes" help:"memory of the host, from /proc/meminfo, just after the kill"`
 	Processes    []Process         `json:"processes" help:"the largest processes, of the cgroup that was out of memory or of the host"`
@@ -57,11 +58,16 @@ type Process struct {
 	PID      uint32 `json:"pid"`
 	Comm     string `json:"comm"`
 	RSSBytes uint64 `json:"rss_bytes"`
-	Victim   bool   `json:"victim,omitempty"`
+	// Grew is by how much it has grown in GrewIn seconds, which are 0 when that is not known.
+	Grew   int64   `json:"grew_bytes,omitempty"`
+	GrewIn float64 `json:"grew_seconds,omitempty"`
+	Victim bool    `json:"victim,omitempty"`
 }
 
 var killed = signal.EventOf[OOMKill]("oom_kill", signal.AreaMemory, signal.Critical,
-	"The OOM killer chose a process.")
+	"The OOM killer chose a process.").When(
+	"Any process that the kernel's OOM killer chooses: there is no threshold, for a process dies.",
+	"None; a workload that is meant to be killed at its limit (a batch job that retries) is an event each time.")
 
 type decoder struct {
 	clock func(uint64) time.Time
@@ -130,7 +136,17 @@ func (b *OOMKill) title(p signal.Process) string {
 	case b.Constraint != unknown:
 		s += ": the nodes that its " + b.Constraint + " allows are out of memory"
 	}
+	if n, ago, ok := rise(b.Growth); ok {
+		s += fmt.Sprintf(", and its use grew %s in %s", size(n), round(ago))
+	}
 	return s
+}
+
+func round(d time.Duration) time.Duration {
+	if d < 10*time.Second {
+		return d.Round(100 * time.Millisecond)
+	}
+	return d.Round(time.Second)
 }
 
 func size(bytes uint64) string {

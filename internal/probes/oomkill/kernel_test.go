@@ -24,8 +24,10 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	bufio.NewReader(os.Stdin).ReadString('\n') // it is in its cgroup now
+	pause, _ := time.ParseDuration(os.Getenv("HUATUO_TEST_HOG"))
 	var hog [][]byte
 	for range 300 {
+		time.Sleep(pause)
 		b := make([]byte, 1<<20)
 		for i := 0; i < len(b); i += 4096 {
 			b[i] = 1
@@ -43,10 +45,11 @@ func TestKernel(t *testing.T) {
 	probetest.Rungs(t, testKill)
 }
 
-func startHog(t *testing.T, cg *probetest.Cgroup) (*exec.Cmd, io.Writer) {
+// startHog starts a process that takes 1 MiB after the other, with a pause before each, once it gets a line.
+func startHog(t *testing.T, cg *probetest.Cgroup, pause time.Duration) (*exec.Cmd, io.Writer) {
 	t.Helper()
 	c := exec.Command(os.Args[0])
-	c.Env = append(os.Environ(), "HUATUO_TEST_HOG=1")
+	c.Env = append(os.Environ(), "HUATUO_TEST_HOG="+pause.String())
 	in, err := c.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -59,12 +62,9 @@ func startHog(t *testing.T, cg *probetest.Cgroup) (*exec.Cmd, io.Writer) {
 	return c, in
 }
 
-func testKill(t *testing.T, o load.Options) {
-	env := probetest.NewKernel(t, o)
-	env.Start(Spec(), nil)
-	if h := env.Hooks(); len(h) != 1 || h[0].By != o.Kinds[0] {
-		t.Fatalf("hooks %+v: want %s", h, o.Kinds[0])
-	}
+// limited is a cgroup that may have limit bytes.
+func limited(t *testing.T) *probetest.Cgroup {
+	t.Helper()
 	cg := probetest.NewCgroup(t, fmt.Sprintf("huatuo-test-oomkill-%d", os.Getpid()))
 	file := "memory.max"
 	if probetest.OnV1() {
@@ -73,13 +73,25 @@ func testKill(t *testing.T, o load.Options) {
 	if err := os.WriteFile(filepath.Join(cg.Dir("memory"), file), []byte(fmt.Sprint(limit)), 0); err != nil {
 		t.Skipf("needs the memory controller: %v", err)
 	}
+	return cg
+}
+
+func testKill(t *testing.T, o load.Options) {
+	env := probetest.NewKernel(t, o)
+	cfg := Spec().Config.(Config)
+	cfg.HistoryInterval = 0
+	env.Start(Spec(), cfg)
+	if h := env.Hooks(); len(h) != 1 || h[0].By != o.Kinds[0] {
+		t.Fatalf("hooks %+v: want %s", h, o.Kinds[0])
+	}
+	cg := limited(t)
 
 	// Killed, but not for memory: no event.
-	other, _ := startHog(t, cg)
+	other, _ := startHog(t, cg, 0)
 	other.Process.Kill()
 	other.Wait()
 
-	c, in := startHog(t, cg)
+	c, in := startHog(t, cg, 0)
 	start := time.Now()
 	io.WriteString(in, "\n")
 	r := env.WaitRecord(func(r *signal.Record) bool { return r.CgroupID == cg.ID })

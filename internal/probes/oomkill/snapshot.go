@@ -23,6 +23,7 @@ type snapshotter struct {
 	root   string
 	layout *cgroup.Layout // nil: no control groups
 	log    *kmsg          // nil: not readable
+	past   *history       // nil: none is kept
 	cfg    Config
 }
 
@@ -48,8 +49,30 @@ func (s *snapshotter) take(r *signal.Record) {
 		s.processes(r, b)
 	}
 	s.host(b)
+	s.growth(r, b)
 	b.Log = shorten(rep.lines, s.cfg.LogLines)
 	r.Title = b.title(r.Process)
+}
+
+// growth tells how it came to that.
+func (s *snapshotter) growth(r *signal.Record, b *OOMKill) {
+	if s.past == nil {
+		return
+	}
+	for i := range b.Processes {
+		p := &b.Processes[i]
+		p.Grew, p.GrewIn = s.past.grew(p.PID, r.Time, p.RSSBytes)
+	}
+	path, used := "", b.Host["total"]-min(b.Host["available"], b.Host["total"])
+	if b.Memcg != nil {
+		path, used = b.Memcg.Path, b.Memcg.UsageBytes
+	} else if b.Constraint == "memcg" {
+		return // which one is told to be missing
+	}
+	var err error
+	if b.Growth, err = s.past.growth(path, r.Time, used); err != nil {
+		b.miss("growth", err)
+	}
 }
 
 func (b *OOMKill) miss(what string, err error) {

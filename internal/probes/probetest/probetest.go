@@ -168,12 +168,14 @@ func (e *Env) Records() []*signal.Record {
 	return slices.Clone(e.records)
 }
 
-// WaitRecord waits for the first event that match accepts; none in time fails the test.
+// WaitRecord waits for the first event that match accepts; none in time fails the
+// test. It may become the example of its kind (ExamplesURL).
 func (e *Env) WaitRecord(match func(*signal.Record) bool) *signal.Record {
 	e.t.Helper()
 	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		rs := e.Records()
 		if i := slices.IndexFunc(rs, match); i >= 0 {
+			keep(e.t, rs[i])
 			return rs[i]
 		}
 	}

@@ -33,9 +33,13 @@ type ProcessExec struct {
 
 var (
 	crashed = signal.EventOf[ProcessCrash]("process_crash", signal.AreaProcess, signal.Critical,
-		"A process was ended by a signal that dumps core.")
+		"A process was ended by a signal that dumps core.").When(
+		"A process that ends by a signal whose default action dumps core and for which it has no handler: never what a program wants.",
+		"Ends by SIGTERM, SIGKILL or a non-zero status are counted and make none. A build that tests crashes, or a fuzzer, makes many.")
 	executed = signal.EventOf[ProcessExec]("process_exec", signal.AreaProcess, signal.Info,
-		"A process started to run a program.")
+		"A process started to run a program.").When(
+		"Each execve while `exec` (false) is on: there is no threshold, for it is a record of what ran.",
+		"All of them: a host starts thousands, which is why it is off.")
 )
 
 // Causes of a crash.
@@ -134,29 +138,10 @@ func (b *ProcessCrash) title(p signal.Process, addr uint64) string {
 	return s
 }
 
-// x86 are the general registers in the order of struct ht_regs.
-var x86 = [...]string{"rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"}
-
-// registers names what struct ht_regs of bpf/include/crash.h holds; pc and sp have these
-// names on every architecture.
+// registers are what the crash left in them.
 func registers(g *bpfHtRegs) map[string]string {
-	m := map[string]string{"pc": hex(g.Pc), "sp": hex(g.Sp), "flags": hex(g.Flags)}
-	switch g.Kind {
-	case 1:
-		for i, name := range x86 {
-			m[name] = hex(g.General[i])
-		}
-	case 2:
-		for i, v := range g.General {
-			m[fmt.Sprintf("x%d", i)] = hex(v)
-		}
-	default:
-		return nil
-	}
-	return m
+	return probe.Registers(g.Kind, g.Pc, g.Sp, g.Flags, g.General[:])
 }
-
-func hex(v uint64) string { return fmt.Sprintf("%#016x", v) }
 
 func decodeExec(w *bpfExecWire, clock func(uint64) time.Time) *signal.Record {
 	b := &ProcessExec{File: probe.CString(w.File[:]), UID: w.Uid}

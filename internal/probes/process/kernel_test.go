@@ -121,9 +121,7 @@ func testLife(t *testing.T, bin string, o load.Options) {
 	if b.Signal != "SIGSEGV" || b.Code != "SEGV_MAPERR" || b.Cause != byFault || b.Address != "0x18" || len(fault.UserIPs) == 0 {
 		t.Errorf("fault %+v with %d frames", b, len(fault.UserIPs))
 	}
-	if !strings.Contains(fault.Title, "null pointer") {
-		t.Errorf("title %q", fault.Title)
-	}
+	probetest.Event{Title: `segfaulter \(pid \d+\) crashed: SIGSEGV, null pointer.*`, Severity: signal.Critical, User: true, Cgroup: cg.ID}.Check(t, fault)
 	if o.Kinds[0] == load.TPBTF {
 		place(t, env, fault)
 	}
@@ -131,11 +129,13 @@ func testLife(t *testing.T, bin string, o load.Options) {
 	if b := self.Body.(*ProcessCrash); b.Cause != bySelf || self.Process.Comm != "sh" || b.Address != "" {
 		t.Errorf("abort %+v of %+v", b, self.Process)
 	}
+	probetest.Event{Title: `sh \(pid \d+\) crashed: SIGABRT that it sent to itself.*`, Severity: signal.Critical, User: true, Cgroup: cg.ID}.Check(t, self)
 	sent := env.WaitRecord(func(r *signal.Record) bool { return r.CgroupID == cg.ID && isCrash(r, "SIGXCPU") })
 	if b := sent.Body.(*ProcessCrash); b.Cause != bySent || sent.Process.PID == b.Sender.Process.PID ||
 		b.Sender.Process.Comm != "sh" || b.Sender.CgroupID != cg.ID || len(sent.Parties) != 1 {
 		t.Errorf("sent %+v of %+v", b, sent.Process)
 	}
+	probetest.Event{Title: `\S+ \(pid \d+\) crashed: SIGXCPU from sh \(pid \d+\).*`, Severity: signal.Critical, User: true, Cgroup: cg.ID}.Check(t, sent)
 	executions(t, env, cg, bin)
 	counters(t, env, cg)
 
@@ -221,6 +221,7 @@ func executions(t *testing.T, env *probetest.Env, cg *probetest.Cgroup, bin stri
 	r := env.WaitRecord(func(r *signal.Record) bool {
 		return r.CgroupID == cg.ID && r.Schema == executed && r.Process.Comm == "segfaulter"
 	})
+	probetest.Event{Title: `sh \(pid \d+\) runs \S+/segfaulter`, Severity: signal.Info, Cgroup: cg.ID}.Check(t, r)
 	if b := r.Body.(*ProcessExec); b.File != bin || int(b.UID) != os.Getuid() || r.Process.Parent != "sh" || r.Process.ParentPID == 0 ||
 		len(r.Args) != 1 || r.Args[0] != bin {
 		t.Errorf("execution %+v of %+v with %q", b, r.Process, r.Args)
@@ -244,6 +245,9 @@ func counters(t *testing.T, env *probetest.Env, cg *probetest.Cgroup) {
 		if got < want.n || got > want.n+3 {
 			t.Errorf("%s%v is %v, want %v", want.name, want.labels, got, want.n)
 		}
+	}
+	if n, ok := probetest.Value(samples, execs.Name); !ok || n < 5 {
+		t.Errorf("%s is %v, want those of the workload, five, at least", execs.Name, n)
 	}
 	for _, want := range []string{"SIGSEGV", "SIGABRT", "SIGXCPU", "success", "failure"} {
 		if n, _ := probetest.Value(samples, exits.Name, want); n < 1 {

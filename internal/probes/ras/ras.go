@@ -68,7 +68,9 @@ var (
 		Read:   "Always 0 with the kernel's own drivers, which answer from memory.",
 		Fields: []signal.Field{{Name: "controller", Help: "memory controller, as mc0"}},
 	}
-	hardwareError = signal.EventOf[HardwareError]("hardware_error", signal.AreaSystem, signal.Critical, "The hardware, or its firmware, reported an error.")
+	hardwareError = signal.EventOf[HardwareError]("hardware_error", signal.AreaSystem, signal.Critical, "The hardware, or its firmware, reported an error.").When(
+		"Any report of the hardware; of corrected errors one in `corrected_every` (1m) on each CPU in the long run, for a storm of them must not hide what is worse.",
+		"A few corrected errors of memory or a link in a month. All are counted.")
 )
 
 // tracepoints, in the order of the sources. None is on all machines: PCIe, x86 and ARM have theirs.

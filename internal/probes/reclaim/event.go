@@ -34,9 +34,13 @@ type CompactionStall struct {
 
 var (
 	reclaimStall = signal.EventOf[ReclaimStall]("direct_reclaim_stall", signal.AreaMemory, signal.Warning,
-		"A task reclaimed memory itself for longer than the threshold.")
+		"A task reclaimed memory itself for longer than the threshold.").When(
+		"One reclaim of `reclaim` (100ms), which a request with a deadline does not survive, or `reclaim_sum` (900ms) of a thread within 10 s, a tenth of its time.",
+		"A workload that reads more files than its memory limit holds reclaims page cache all the time, in microseconds each. kswapd makes none: nobody waits for it.")
 	compactionStall = signal.EventOf[CompactionStall]("compaction_stall", signal.AreaMemory, signal.Warning,
-		"A task compacted memory itself for longer than the threshold.")
+		"A task compacted memory itself for longer than the threshold.").When(
+		"Compaction of one zone for `compaction` (50ms) before an allocation: the program stands meanwhile.",
+		"What kcompactd does, for nobody waits for it. Huge pages on a machine that has run long take some.")
 )
 
 // Kinds as the program numbers them.

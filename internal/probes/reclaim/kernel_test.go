@@ -98,7 +98,12 @@ func testStalls(t *testing.T, o load.Options) {
 	if d := time.Since(r.Time); d < 0 || d > 30*time.Second {
 		t.Errorf("the event is %v old", d)
 	}
+	probetest.Event{
+		Title:    `cat \(pid \d+\) reclaimed memory for \S+s at the limit of its memory cgroup and got \d+ pages`,
+		Severity: signal.Warning, Kernel: true, User: true, Cgroup: cg.ID,
+	}.Check(t, r)
 	r = env.WaitRecord(func(r *signal.Record) bool { return r.CgroupID == cg.ID && r.Schema == compactionStall })
+	probetest.Event{Title: `sh \(pid \d+\) compacted memory for \S+s: \w+`, Severity: signal.Warning, Kernel: true, User: true, Cgroup: cg.ID}.Check(t, r)
 	if b := r.Body.(*CompactionStall); b.Order != -1 || b.Status == "" || r.Process.Comm != "sh" || len(r.KernelIPs) < 3 {
 		t.Errorf("compaction %+v of %+v", b, r.Process)
 	}
@@ -148,6 +153,10 @@ func TestKernelSum(t *testing.T) {
 	env.Start(Spec(), cfg)
 	cg := inLimit(t, "cat "+hole(t)+" > /dev/null")
 	r := env.WaitRecord(func(r *signal.Record) bool { return r.CgroupID == cg.ID })
+	probetest.Event{
+		Title:    `cat \(pid \d+\) reclaimed memory \d+ times for \S+s in \S+s at the limit of its memory cgroup`,
+		Severity: signal.Warning, Kernel: true, User: true, Cgroup: cg.ID,
+	}.Check(t, r)
 	b := r.Body.(*ReclaimStall)
 	if b.SumSeconds < 0.002 || b.Calls < 1 || b.WindowSeconds < b.SumSeconds || b.WindowSeconds > 11 || b.StallSeconds > b.SumSeconds {
 		t.Errorf("reclaim %+v", b)
@@ -173,6 +182,10 @@ func TestKernelNode(t *testing.T) {
 		t.Logf("reclaim: %v", err) // not all that was asked for could be had
 	}
 	r := env.WaitRecord(func(r *signal.Record) bool { return int(r.Process.PID) == os.Getpid() })
+	probetest.Event{
+		Title:    `\S+ \(pid \d+\) reclaimed memory for \S+s of one NUMA node and got \d+ pages`,
+		Severity: signal.Warning, Kernel: true, User: true, PID: os.Getpid(),
+	}.Check(t, r)
 	if b := r.Body.(*ReclaimStall); b.ReclaimKind != "node" {
 		t.Errorf("reclaim %+v", b)
 	}

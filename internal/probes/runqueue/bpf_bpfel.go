@@ -21,17 +21,14 @@ type bpfBlame struct {
 }
 
 type bpfCpuState struct {
-	_    structs.HostLayout
-	Wait [2]struct {
-		_     structs.HostLayout
-		Zero  uint64
-		Sum   uint64
-		Slots [108]uint64
-	}
+	_           structs.HostLayout
+	Since       uint64
 	Voluntary   uint64
 	Involuntary uint64
-	Collisions  uint64
-	Since       uint64
+	Next        uint32
+	Fault       uint32
+	RegsAt      uint32
+	_           [4]byte
 	Turns       struct {
 		_    structs.HostLayout
 		Now  uint32
@@ -44,10 +41,23 @@ type bpfCpuState struct {
 			Comm    [16]uint8
 		}
 	}
-	Next  uint32
-	_     [4]byte
-	Runs  [8]bpfRun
-	Apart [8]uint64
+	Wait [2]struct {
+		_     structs.HostLayout
+		Zero  uint64
+		Sum   uint64
+		Slots [108]uint64
+	}
+	Collisions      uint64
+	SleepCollisions uint64
+	Slept           [4]bpfHtHist
+	Runs            [8]bpfRun
+	Apart           [8]uint64
+}
+
+type bpfFsKey struct {
+	_      structs.HostLayout
+	Fstype [16]uint8
+	Kind   uint32
 }
 
 type bpfGroup struct {
@@ -55,6 +65,16 @@ type bpfGroup struct {
 	Cgroup uint64
 	Last   uint64
 	Hist   bpfHtHist
+	Sleeps bpfGroupSleeps
+}
+
+type bpfGroupSleeps struct {
+	_  structs.HostLayout
+	By [10]struct {
+		_     structs.HostLayout
+		Count uint64
+		Ns    uint64
+	}
 }
 
 type bpfHtHist struct {
@@ -62,6 +82,46 @@ type bpfHtHist struct {
 	Zero  uint64
 	Sum   uint64
 	Slots [27]uint64
+}
+
+type bpfHtPlace struct {
+	_      structs.HostLayout
+	Offset uint64
+	File   [64]uint8
+}
+
+type bpfHtRegs struct {
+	_       structs.HostLayout
+	Pc      uint64
+	Sp      uint64
+	Flags   uint64
+	General [31]uint64
+	Kind    uint32
+	Pad     uint32
+}
+
+type bpfPageFaultStallWire struct {
+	_          structs.HostLayout
+	What       uint64
+	Ts         uint64
+	Slept      uint64
+	Longest    uint64
+	Suppressed uint64
+	Cgroup     uint64
+	Address    uint64
+	Known      uint32
+	Pid        uint32
+	Tgid       uint32
+	Sleeps     uint32
+	Io         uint32
+	Major      uint32
+	Frames     int32
+	UserFrames int32
+	Comm       [16]uint8
+	Place      bpfHtPlace
+	Regs       bpfHtRegs
+	Stack      [32]uint64
+	User       [32]uint64
 }
 
 type bpfPair struct {
@@ -82,6 +142,7 @@ type bpfRun struct {
 
 type bpfSchedStallWire struct {
 	_                 structs.HostLayout
+	What              uint64
 	Ts                uint64
 	Waited            uint64
 	Suppressed        uint64
@@ -106,33 +167,46 @@ type bpfSchedStallWire struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfMapCgroups              = "cgroups"
-	bpfMapCpus                 = "cpus"
-	bpfMapEmpty                = "empty"
-	bpfMapHtEvents             = "ht_events"
-	bpfMapHtRates              = "ht_rates"
-	bpfMapHtScratch            = "ht_scratch"
-	bpfMapHtStats              = "ht_stats"
-	bpfMapMigrations           = "migrations"
-	bpfMapPairs                = "pairs"
-	bpfMapSlots                = "slots"
-	bpfMapStamps               = "stamps"
-	bpfMapTakeovers            = "takeovers"
-	bpfProgSchedMigrateTaskBtf = "sched_migrate_task_btf"
-	bpfProgSchedMigrateTaskRaw = "sched_migrate_task_raw"
-	bpfProgSchedSwitchBtf      = "sched_switch_btf"
-	bpfProgSchedSwitchRaw      = "sched_switch_raw"
-	bpfProgSchedWakeupBtf      = "sched_wakeup_btf"
-	bpfProgSchedWakeupNewBtf   = "sched_wakeup_new_btf"
-	bpfProgSchedWakeupNewRaw   = "sched_wakeup_new_raw"
-	bpfProgSchedWakeupRaw      = "sched_wakeup_raw"
-	bpfVarCulpritNs            = "culprit_ns"
-	bpfVarHtCgroupSubsys       = "ht_cgroup_subsys"
-	bpfVarHtUseRing            = "ht_use_ring"
-	bpfVarSchedStallBurst      = "sched_stall_burst"
-	bpfVarSchedStallPeriodNs   = "sched_stall_period_ns"
-	bpfVarSilentNs             = "silent_ns"
-	bpfVarStallNs              = "stall_ns"
+	bpfMapCalls                  = "calls"
+	bpfMapCgroups                = "cgroups"
+	bpfMapCpus                   = "cpus"
+	bpfMapEmpty                  = "empty"
+	bpfMapFaults                 = "faults"
+	bpfMapFiles                  = "files"
+	bpfMapHtEvents               = "ht_events"
+	bpfMapHtRates                = "ht_rates"
+	bpfMapHtScratch              = "ht_scratch"
+	bpfMapHtStats                = "ht_stats"
+	bpfMapMigrations             = "migrations"
+	bpfMapPairs                  = "pairs"
+	bpfMapPlaces                 = "places"
+	bpfMapScans                  = "scans"
+	bpfMapSleepers               = "sleepers"
+	bpfMapSlots                  = "slots"
+	bpfMapStamps                 = "stamps"
+	bpfMapTakeovers              = "takeovers"
+	bpfProgPageFaultsMaj         = "page_faults_maj"
+	bpfProgSchedMigrateTaskBtf   = "sched_migrate_task_btf"
+	bpfProgSchedMigrateTaskRaw   = "sched_migrate_task_raw"
+	bpfProgSchedSwitchBtf        = "sched_switch_btf"
+	bpfProgSchedSwitchRaw        = "sched_switch_raw"
+	bpfProgSchedWakeupBtf        = "sched_wakeup_btf"
+	bpfProgSchedWakeupNewBtf     = "sched_wakeup_new_btf"
+	bpfProgSchedWakeupNewRaw     = "sched_wakeup_new_raw"
+	bpfProgSchedWakeupRaw        = "sched_wakeup_raw"
+	bpfVarCulpritNs              = "culprit_ns"
+	bpfVarFaultNs                = "fault_ns"
+	bpfVarHtCgroupSubsys         = "ht_cgroup_subsys"
+	bpfVarHtUseRing              = "ht_use_ring"
+	bpfVarPageFaultStallBurst    = "page_fault_stall_burst"
+	bpfVarPageFaultStallPeriodNs = "page_fault_stall_period_ns"
+	bpfVarPageShift              = "page_shift"
+	bpfVarRegsAt                 = "regs_at"
+	bpfVarSchedStallBurst        = "sched_stall_burst"
+	bpfVarSchedStallPeriodNs     = "sched_stall_period_ns"
+	bpfVarSilentNs               = "silent_ns"
+	bpfVarSleeps                 = "sleeps"
+	bpfVarStallNs                = "stall_ns"
 )
 
 // loadBpf returns the embedded CollectionSpec for bpf.
@@ -177,6 +251,7 @@ type bpfSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfProgramSpecs struct {
+	PageFaultsMaj       *ebpf.ProgramSpec `ebpf:"page_faults_maj"`
 	SchedMigrateTaskBtf *ebpf.ProgramSpec `ebpf:"sched_migrate_task_btf"`
 	SchedMigrateTaskRaw *ebpf.ProgramSpec `ebpf:"sched_migrate_task_raw"`
 	SchedSwitchBtf      *ebpf.ProgramSpec `ebpf:"sched_switch_btf"`
@@ -191,15 +266,21 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
+	Calls      *ebpf.MapSpec `ebpf:"calls"`
 	Cgroups    *ebpf.MapSpec `ebpf:"cgroups"`
 	Cpus       *ebpf.MapSpec `ebpf:"cpus"`
 	Empty      *ebpf.MapSpec `ebpf:"empty"`
+	Faults     *ebpf.MapSpec `ebpf:"faults"`
+	Files      *ebpf.MapSpec `ebpf:"files"`
 	HtEvents   *ebpf.MapSpec `ebpf:"ht_events"`
 	HtRates    *ebpf.MapSpec `ebpf:"ht_rates"`
 	HtScratch  *ebpf.MapSpec `ebpf:"ht_scratch"`
 	HtStats    *ebpf.MapSpec `ebpf:"ht_stats"`
 	Migrations *ebpf.MapSpec `ebpf:"migrations"`
 	Pairs      *ebpf.MapSpec `ebpf:"pairs"`
+	Places     *ebpf.MapSpec `ebpf:"places"`
+	Scans      *ebpf.MapSpec `ebpf:"scans"`
+	Sleepers   *ebpf.MapSpec `ebpf:"sleepers"`
 	Slots      *ebpf.MapSpec `ebpf:"slots"`
 	Stamps     *ebpf.MapSpec `ebpf:"stamps"`
 	Takeovers  *ebpf.MapSpec `ebpf:"takeovers"`
@@ -209,13 +290,19 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
-	CulpritNs          *ebpf.VariableSpec `ebpf:"culprit_ns"`
-	HtCgroupSubsys     *ebpf.VariableSpec `ebpf:"ht_cgroup_subsys"`
-	HtUseRing          *ebpf.VariableSpec `ebpf:"ht_use_ring"`
-	SchedStallBurst    *ebpf.VariableSpec `ebpf:"sched_stall_burst"`
-	SchedStallPeriodNs *ebpf.VariableSpec `ebpf:"sched_stall_period_ns"`
-	SilentNs           *ebpf.VariableSpec `ebpf:"silent_ns"`
-	StallNs            *ebpf.VariableSpec `ebpf:"stall_ns"`
+	CulpritNs              *ebpf.VariableSpec `ebpf:"culprit_ns"`
+	FaultNs                *ebpf.VariableSpec `ebpf:"fault_ns"`
+	HtCgroupSubsys         *ebpf.VariableSpec `ebpf:"ht_cgroup_subsys"`
+	HtUseRing              *ebpf.VariableSpec `ebpf:"ht_use_ring"`
+	PageFaultStallBurst    *ebpf.VariableSpec `ebpf:"page_fault_stall_burst"`
+	PageFaultStallPeriodNs *ebpf.VariableSpec `ebpf:"page_fault_stall_period_ns"`
+	PageShift              *ebpf.VariableSpec `ebpf:"page_shift"`
+	RegsAt                 *ebpf.VariableSpec `ebpf:"regs_at"`
+	SchedStallBurst        *ebpf.VariableSpec `ebpf:"sched_stall_burst"`
+	SchedStallPeriodNs     *ebpf.VariableSpec `ebpf:"sched_stall_period_ns"`
+	SilentNs               *ebpf.VariableSpec `ebpf:"silent_ns"`
+	Sleeps                 *ebpf.VariableSpec `ebpf:"sleeps"`
+	StallNs                *ebpf.VariableSpec `ebpf:"stall_ns"`
 }
 
 // bpfObjects contains all objects after they have been loaded into the kernel.
@@ -238,15 +325,21 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
+	Calls      *ebpf.Map `ebpf:"calls"`
 	Cgroups    *ebpf.Map `ebpf:"cgroups"`
 	Cpus       *ebpf.Map `ebpf:"cpus"`
 	Empty      *ebpf.Map `ebpf:"empty"`
+	Faults     *ebpf.Map `ebpf:"faults"`
+	Files      *ebpf.Map `ebpf:"files"`
 	HtEvents   *ebpf.Map `ebpf:"ht_events"`
 	HtRates    *ebpf.Map `ebpf:"ht_rates"`
 	HtScratch  *ebpf.Map `ebpf:"ht_scratch"`
 	HtStats    *ebpf.Map `ebpf:"ht_stats"`
 	Migrations *ebpf.Map `ebpf:"migrations"`
 	Pairs      *ebpf.Map `ebpf:"pairs"`
+	Places     *ebpf.Map `ebpf:"places"`
+	Scans      *ebpf.Map `ebpf:"scans"`
+	Sleepers   *ebpf.Map `ebpf:"sleepers"`
 	Slots      *ebpf.Map `ebpf:"slots"`
 	Stamps     *ebpf.Map `ebpf:"stamps"`
 	Takeovers  *ebpf.Map `ebpf:"takeovers"`
@@ -254,15 +347,21 @@ type bpfMaps struct {
 
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
+		m.Calls,
 		m.Cgroups,
 		m.Cpus,
 		m.Empty,
+		m.Faults,
+		m.Files,
 		m.HtEvents,
 		m.HtRates,
 		m.HtScratch,
 		m.HtStats,
 		m.Migrations,
 		m.Pairs,
+		m.Places,
+		m.Scans,
+		m.Sleepers,
 		m.Slots,
 		m.Stamps,
 		m.Takeovers,
@@ -273,19 +372,26 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
-	CulpritNs          *ebpf.Variable `ebpf:"culprit_ns"`
-	HtCgroupSubsys     *ebpf.Variable `ebpf:"ht_cgroup_subsys"`
-	HtUseRing          *ebpf.Variable `ebpf:"ht_use_ring"`
-	SchedStallBurst    *ebpf.Variable `ebpf:"sched_stall_burst"`
-	SchedStallPeriodNs *ebpf.Variable `ebpf:"sched_stall_period_ns"`
-	SilentNs           *ebpf.Variable `ebpf:"silent_ns"`
-	StallNs            *ebpf.Variable `ebpf:"stall_ns"`
+	CulpritNs              *ebpf.Variable `ebpf:"culprit_ns"`
+	FaultNs                *ebpf.Variable `ebpf:"fault_ns"`
+	HtCgroupSubsys         *ebpf.Variable `ebpf:"ht_cgroup_subsys"`
+	HtUseRing              *ebpf.Variable `ebpf:"ht_use_ring"`
+	PageFaultStallBurst    *ebpf.Variable `ebpf:"page_fault_stall_burst"`
+	PageFaultStallPeriodNs *ebpf.Variable `ebpf:"page_fault_stall_period_ns"`
+	PageShift              *ebpf.Variable `ebpf:"page_shift"`
+	RegsAt                 *ebpf.Variable `ebpf:"regs_at"`
+	SchedStallBurst        *ebpf.Variable `ebpf:"sched_stall_burst"`
+	SchedStallPeriodNs     *ebpf.Variable `ebpf:"sched_stall_period_ns"`
+	SilentNs               *ebpf.Variable `ebpf:"silent_ns"`
+	Sleeps                 *ebpf.Variable `ebpf:"sleeps"`
+	StallNs                *ebpf.Variable `ebpf:"stall_ns"`
 }
 
 // bpfPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfPrograms struct {
+	PageFaultsMaj       *ebpf.Program `ebpf:"page_faults_maj"`
 	SchedMigrateTaskBtf *ebpf.Program `ebpf:"sched_migrate_task_btf"`
 	SchedMigrateTaskRaw *ebpf.Program `ebpf:"sched_migrate_task_raw"`
 	SchedSwitchBtf      *ebpf.Program `ebpf:"sched_switch_btf"`
@@ -298,6 +404,7 @@ type bpfPrograms struct {
 
 func (p *bpfPrograms) Close() error {
 	return _BpfClose(
+		p.PageFaultsMaj,
 		p.SchedMigrateTaskBtf,
 		p.SchedMigrateTaskRaw,
 		p.SchedSwitchBtf,

@@ -16,28 +16,39 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	bpfLegacyMapCgroups              = "cgroups"
-	bpfLegacyMapCpus                 = "cpus"
-	bpfLegacyMapEmpty                = "empty"
-	bpfLegacyMapHtEvents             = "ht_events"
-	bpfLegacyMapHtRates              = "ht_rates"
-	bpfLegacyMapHtScratch            = "ht_scratch"
-	bpfLegacyMapHtStats              = "ht_stats"
-	bpfLegacyMapMigrations           = "migrations"
-	bpfLegacyMapPairs                = "pairs"
-	bpfLegacyMapSlots                = "slots"
-	bpfLegacyMapStamps               = "stamps"
-	bpfLegacyMapTakeovers            = "takeovers"
-	bpfLegacyProgSchedMigrateTaskRaw = "sched_migrate_task_raw"
-	bpfLegacyProgSchedSwitchRaw      = "sched_switch_raw"
-	bpfLegacyProgSchedWakeupNewRaw   = "sched_wakeup_new_raw"
-	bpfLegacyProgSchedWakeupRaw      = "sched_wakeup_raw"
-	bpfLegacyVarCulpritNs            = "culprit_ns"
-	bpfLegacyVarHtCgroupSubsys       = "ht_cgroup_subsys"
-	bpfLegacyVarSchedStallBurst      = "sched_stall_burst"
-	bpfLegacyVarSchedStallPeriodNs   = "sched_stall_period_ns"
-	bpfLegacyVarSilentNs             = "silent_ns"
-	bpfLegacyVarStallNs              = "stall_ns"
+	bpfLegacyMapCalls                  = "calls"
+	bpfLegacyMapCgroups                = "cgroups"
+	bpfLegacyMapCpus                   = "cpus"
+	bpfLegacyMapEmpty                  = "empty"
+	bpfLegacyMapFaults                 = "faults"
+	bpfLegacyMapFiles                  = "files"
+	bpfLegacyMapHtEvents               = "ht_events"
+	bpfLegacyMapHtRates                = "ht_rates"
+	bpfLegacyMapHtScratch              = "ht_scratch"
+	bpfLegacyMapHtStats                = "ht_stats"
+	bpfLegacyMapMigrations             = "migrations"
+	bpfLegacyMapPairs                  = "pairs"
+	bpfLegacyMapPlaces                 = "places"
+	bpfLegacyMapSleepers               = "sleepers"
+	bpfLegacyMapSlots                  = "slots"
+	bpfLegacyMapStamps                 = "stamps"
+	bpfLegacyMapTakeovers              = "takeovers"
+	bpfLegacyProgPageFaultsMaj         = "page_faults_maj"
+	bpfLegacyProgSchedMigrateTaskRaw   = "sched_migrate_task_raw"
+	bpfLegacyProgSchedSwitchRaw        = "sched_switch_raw"
+	bpfLegacyProgSchedWakeupNewRaw     = "sched_wakeup_new_raw"
+	bpfLegacyProgSchedWakeupRaw        = "sched_wakeup_raw"
+	bpfLegacyVarCulpritNs              = "culprit_ns"
+	bpfLegacyVarFaultNs                = "fault_ns"
+	bpfLegacyVarHtCgroupSubsys         = "ht_cgroup_subsys"
+	bpfLegacyVarPageFaultStallBurst    = "page_fault_stall_burst"
+	bpfLegacyVarPageFaultStallPeriodNs = "page_fault_stall_period_ns"
+	bpfLegacyVarRegsAt                 = "regs_at"
+	bpfLegacyVarSchedStallBurst        = "sched_stall_burst"
+	bpfLegacyVarSchedStallPeriodNs     = "sched_stall_period_ns"
+	bpfLegacyVarSilentNs               = "silent_ns"
+	bpfLegacyVarSleeps                 = "sleeps"
+	bpfLegacyVarStallNs                = "stall_ns"
 )
 
 // loadBpfLegacy returns the embedded CollectionSpec for bpfLegacy.
@@ -82,6 +93,7 @@ type bpfLegacySpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfLegacyProgramSpecs struct {
+	PageFaultsMaj       *ebpf.ProgramSpec `ebpf:"page_faults_maj"`
 	SchedMigrateTaskRaw *ebpf.ProgramSpec `ebpf:"sched_migrate_task_raw"`
 	SchedSwitchRaw      *ebpf.ProgramSpec `ebpf:"sched_switch_raw"`
 	SchedWakeupNewRaw   *ebpf.ProgramSpec `ebpf:"sched_wakeup_new_raw"`
@@ -92,15 +104,20 @@ type bpfLegacyProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfLegacyMapSpecs struct {
+	Calls      *ebpf.MapSpec `ebpf:"calls"`
 	Cgroups    *ebpf.MapSpec `ebpf:"cgroups"`
 	Cpus       *ebpf.MapSpec `ebpf:"cpus"`
 	Empty      *ebpf.MapSpec `ebpf:"empty"`
+	Faults     *ebpf.MapSpec `ebpf:"faults"`
+	Files      *ebpf.MapSpec `ebpf:"files"`
 	HtEvents   *ebpf.MapSpec `ebpf:"ht_events"`
 	HtRates    *ebpf.MapSpec `ebpf:"ht_rates"`
 	HtScratch  *ebpf.MapSpec `ebpf:"ht_scratch"`
 	HtStats    *ebpf.MapSpec `ebpf:"ht_stats"`
 	Migrations *ebpf.MapSpec `ebpf:"migrations"`
 	Pairs      *ebpf.MapSpec `ebpf:"pairs"`
+	Places     *ebpf.MapSpec `ebpf:"places"`
+	Sleepers   *ebpf.MapSpec `ebpf:"sleepers"`
 	Slots      *ebpf.MapSpec `ebpf:"slots"`
 	Stamps     *ebpf.MapSpec `ebpf:"stamps"`
 	Takeovers  *ebpf.MapSpec `ebpf:"takeovers"`
@@ -110,12 +127,17 @@ type bpfLegacyMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfLegacyVariableSpecs struct {
-	CulpritNs          *ebpf.VariableSpec `ebpf:"culprit_ns"`
-	HtCgroupSubsys     *ebpf.VariableSpec `ebpf:"ht_cgroup_subsys"`
-	SchedStallBurst    *ebpf.VariableSpec `ebpf:"sched_stall_burst"`
-	SchedStallPeriodNs *ebpf.VariableSpec `ebpf:"sched_stall_period_ns"`
-	SilentNs           *ebpf.VariableSpec `ebpf:"silent_ns"`
-	StallNs            *ebpf.VariableSpec `ebpf:"stall_ns"`
+	CulpritNs              *ebpf.VariableSpec `ebpf:"culprit_ns"`
+	FaultNs                *ebpf.VariableSpec `ebpf:"fault_ns"`
+	HtCgroupSubsys         *ebpf.VariableSpec `ebpf:"ht_cgroup_subsys"`
+	PageFaultStallBurst    *ebpf.VariableSpec `ebpf:"page_fault_stall_burst"`
+	PageFaultStallPeriodNs *ebpf.VariableSpec `ebpf:"page_fault_stall_period_ns"`
+	RegsAt                 *ebpf.VariableSpec `ebpf:"regs_at"`
+	SchedStallBurst        *ebpf.VariableSpec `ebpf:"sched_stall_burst"`
+	SchedStallPeriodNs     *ebpf.VariableSpec `ebpf:"sched_stall_period_ns"`
+	SilentNs               *ebpf.VariableSpec `ebpf:"silent_ns"`
+	Sleeps                 *ebpf.VariableSpec `ebpf:"sleeps"`
+	StallNs                *ebpf.VariableSpec `ebpf:"stall_ns"`
 }
 
 // bpfLegacyObjects contains all objects after they have been loaded into the kernel.
@@ -138,15 +160,20 @@ func (o *bpfLegacyObjects) Close() error {
 //
 // It can be passed to loadBpfLegacyObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfLegacyMaps struct {
+	Calls      *ebpf.Map `ebpf:"calls"`
 	Cgroups    *ebpf.Map `ebpf:"cgroups"`
 	Cpus       *ebpf.Map `ebpf:"cpus"`
 	Empty      *ebpf.Map `ebpf:"empty"`
+	Faults     *ebpf.Map `ebpf:"faults"`
+	Files      *ebpf.Map `ebpf:"files"`
 	HtEvents   *ebpf.Map `ebpf:"ht_events"`
 	HtRates    *ebpf.Map `ebpf:"ht_rates"`
 	HtScratch  *ebpf.Map `ebpf:"ht_scratch"`
 	HtStats    *ebpf.Map `ebpf:"ht_stats"`
 	Migrations *ebpf.Map `ebpf:"migrations"`
 	Pairs      *ebpf.Map `ebpf:"pairs"`
+	Places     *ebpf.Map `ebpf:"places"`
+	Sleepers   *ebpf.Map `ebpf:"sleepers"`
 	Slots      *ebpf.Map `ebpf:"slots"`
 	Stamps     *ebpf.Map `ebpf:"stamps"`
 	Takeovers  *ebpf.Map `ebpf:"takeovers"`
@@ -154,15 +181,20 @@ type bpfLegacyMaps struct {
 
 func (m *bpfLegacyMaps) Close() error {
 	return _BpfLegacyClose(
+		m.Calls,
 		m.Cgroups,
 		m.Cpus,
 		m.Empty,
+		m.Faults,
+		m.Files,
 		m.HtEvents,
 		m.HtRates,
 		m.HtScratch,
 		m.HtStats,
 		m.Migrations,
 		m.Pairs,
+		m.Places,
+		m.Sleepers,
 		m.Slots,
 		m.Stamps,
 		m.Takeovers,
@@ -173,18 +205,24 @@ func (m *bpfLegacyMaps) Close() error {
 //
 // It can be passed to loadBpfLegacyObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfLegacyVariables struct {
-	CulpritNs          *ebpf.Variable `ebpf:"culprit_ns"`
-	HtCgroupSubsys     *ebpf.Variable `ebpf:"ht_cgroup_subsys"`
-	SchedStallBurst    *ebpf.Variable `ebpf:"sched_stall_burst"`
-	SchedStallPeriodNs *ebpf.Variable `ebpf:"sched_stall_period_ns"`
-	SilentNs           *ebpf.Variable `ebpf:"silent_ns"`
-	StallNs            *ebpf.Variable `ebpf:"stall_ns"`
+	CulpritNs              *ebpf.Variable `ebpf:"culprit_ns"`
+	FaultNs                *ebpf.Variable `ebpf:"fault_ns"`
+	HtCgroupSubsys         *ebpf.Variable `ebpf:"ht_cgroup_subsys"`
+	PageFaultStallBurst    *ebpf.Variable `ebpf:"page_fault_stall_burst"`
+	PageFaultStallPeriodNs *ebpf.Variable `ebpf:"page_fault_stall_period_ns"`
+	RegsAt                 *ebpf.Variable `ebpf:"regs_at"`
+	SchedStallBurst        *ebpf.Variable `ebpf:"sched_stall_burst"`
+	SchedStallPeriodNs     *ebpf.Variable `ebpf:"sched_stall_period_ns"`
+	SilentNs               *ebpf.Variable `ebpf:"silent_ns"`
+	Sleeps                 *ebpf.Variable `ebpf:"sleeps"`
+	StallNs                *ebpf.Variable `ebpf:"stall_ns"`
 }
 
 // bpfLegacyPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadBpfLegacyObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfLegacyPrograms struct {
+	PageFaultsMaj       *ebpf.Program `ebpf:"page_faults_maj"`
 	SchedMigrateTaskRaw *ebpf.Program `ebpf:"sched_migrate_task_raw"`
 	SchedSwitchRaw      *ebpf.Program `ebpf:"sched_switch_raw"`
 	SchedWakeupNewRaw   *ebpf.Program `ebpf:"sched_wakeup_new_raw"`
@@ -193,6 +231,7 @@ type bpfLegacyPrograms struct {
 
 func (p *bpfLegacyPrograms) Close() error {
 	return _BpfLegacyClose(
+		p.PageFaultsMaj,
 		p.SchedMigrateTaskRaw,
 		p.SchedSwitchRaw,
 		p.SchedWakeupNewRaw,

@@ -84,6 +84,7 @@ func TestDecode(t *testing.T) {
 
 func FuzzDecode(f *testing.F) {
 	f.Add(bytesOf(sample()))
+	f.Add(bytesOfFault(slowFault()))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		r, err := decode(raw, at)
@@ -118,7 +119,7 @@ func testStall(t *testing.T, o load.Options) {
 	cfg.Stall = 10 * time.Millisecond
 	env.Start(Spec(), cfg)
 	for _, h := range env.Hooks() {
-		if h.By != o.Kinds[0] {
+		if h.Hook != "page_faults_maj" && h.By != o.Kinds[0] {
 			t.Fatalf("hook %+v: want it by %s", h, o.Kinds[0])
 		}
 	}
@@ -133,8 +134,8 @@ func testStall(t *testing.T, o load.Options) {
 		cg.Add(t, hog.Process.Pid)
 	}
 	r := env.WaitRecord(func(r *signal.Record) bool {
-		b := r.Body.(*SchedStall)
-		return r.CgroupID == cg.ID && r.Process.Comm == "sh" && b.Culprit.CgroupID != 0 && len(b.Culprit.KernelIPs) > 0
+		b, ok := r.Body.(*SchedStall)
+		return ok && r.CgroupID == cg.ID && r.Process.Comm == "sh" && b.Culprit.CgroupID != 0 && len(b.Culprit.KernelIPs) > 0
 	})
 	b := r.Body.(*SchedStall)
 	if b.WaitSeconds < 0.01 || b.WaitSeconds > 5 || b.Wait != "preempt" {
@@ -146,13 +147,7 @@ func testStall(t *testing.T, o load.Options) {
 	if o.Kinds[0] == load.TPBTF && len(r.KernelIPs) == 0 {
 		t.Error("no stack of the victim")
 	}
-	var waits uint64
-	for _, s := range env.Gather() {
-		if s.Schema == containerWait && s.CgroupID == cg.ID {
-			waits = s.Hist.Count
-		}
-	}
-	if waits == 0 {
+	if waitsOf(env.Gather(), cg.ID) == 0 {
 		t.Error("no waits in the cgroup's histogram")
 	}
 	if err := env.Stop(); err != nil {
@@ -166,5 +161,61 @@ func testStall(t *testing.T, o load.Options) {
 	}
 	if got := uint64(len(env.Records())); loss.Observed != got+dropped {
 		t.Errorf("observed %d, but %d records and %v lost", loss.Observed, got, loss.Dropped)
+	}
+}
+
+// TestKernelNear puts the same pressure on a CPU, below the threshold: waits are
+// counted, and none is an event.
+func TestKernelNear(t *testing.T) {
+	env := probetest.NewKernel(t, load.Options{})
+	cfg := Spec().Config.(Config)
+	cfg.Stall = time.Minute // no machine is so busy
+	env.Start(Spec(), cfg)
+	cg := cgroupFor(t, "near")
+	for range 4 {
+		start(t, cg, "0", spin)
+	}
+	until(t, env, "a hundred waits", func(s []signal.Sample) bool { return waitsOf(s, cg.ID) >= 100 })
+	for _, r := range env.Records() {
+		if r.Schema == stalled {
+			t.Errorf("an event: %s", r.Title)
+		}
+	}
+	if loss := env.Loss(); loss.Observed != uint64(len(env.Records())) {
+		t.Errorf("observed %d, records %d", loss.Observed, len(env.Records()))
+	}
+}
+
+func waitsOf(samples []signal.Sample, group uint64) uint64 {
+	for _, s := range samples {
+		if s.Schema == containerWait && s.CgroupID == group {
+			return s.Hist.Count
+		}
+	}
+	return 0
+}
+
+// TestKernelAwake: without sleeps there is nothing of them, and waits are measured as ever.
+func TestKernelAwake(t *testing.T) {
+	env := probetest.NewKernel(t, load.Options{})
+	spec := Spec()
+	cfg := spec.Lean(spec.Config, len(spec.Leans)).(Config)
+	if cfg.Sleeps {
+		t.Fatal("the leanest configuration watches sleeps")
+	}
+	env.Start(spec, cfg)
+	cg := cgroupFor(t, "awake")
+	start(t, cg, "0", sleep)
+	until(t, env, "twenty waits", func(s []signal.Sample) bool { return waitsOf(s, cg.ID) >= 20 })
+	for _, s := range env.Gather() {
+		switch s.Schema {
+		case futexWait, fileWait, faultWait, containerFutexes, containerFutexSeconds, containerFiles, containerFileSeconds, containerFaults, containerFaultSeconds, unmeasured:
+			t.Errorf("%s of sleeps that nobody watches", s.Schema.Name)
+		}
+	}
+	for _, h := range env.Hooks() {
+		if h.Hook == "page_faults_maj" {
+			t.Errorf("hook %+v", h)
+		}
 	}
 }

@@ -34,8 +34,27 @@ type Ran struct {
 	tid    uint32
 }
 
+// Events by their first member, as the program numbers them.
+const (
+	isSchedStall = iota
+	isPageFaultStall
+)
+
 // decode is pure: golden and fuzz tests call it.
 func decode(raw []byte, clock func(uint64) time.Time) (*signal.Record, error) {
+	what, err := ring.View[uint64](raw)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("decode runqueue: %w", err)
+	case *what == isSchedStall:
+		return decodeStall(raw, clock)
+	case *what == isPageFaultStall:
+		return decodeFault(raw, clock)
+	}
+	return nil, fmt.Errorf("decode runqueue: unknown kind %d", *what)
+}
+
+func decodeStall(raw []byte, clock func(uint64) time.Time) (*signal.Record, error) {
 	w, err := ring.View[bpfSchedStallWire](raw)
 	if err != nil {
 		return nil, fmt.Errorf("decode sched_stall: %w", err)
@@ -56,6 +75,7 @@ func decode(raw []byte, clock func(uint64) time.Time) (*signal.Record, error) {
 		},
 	}
 	r.Title = body.title(r.Process)
+	r.Keys, r.Lasted = []string{fmt.Sprintf("cpu:%d", w.Cpu)}, time.Duration(w.Waited)
 	return r, nil
 }
 

@@ -58,7 +58,9 @@ var (
 		Read: "The rate of the sum is the share of CPUs that soft interrupts take; the count is how many there are.",
 	}
 	stalled = signal.EventOf[SoftirqStall]("softirq_stall", signal.AreaCPU, signal.Warning,
-		"A soft interrupt waited or ran longer than the threshold.")
+		"A soft interrupt waited or ran longer than the threshold.").When(
+		"A soft interrupt that waits or runs for `stall` (10ms): five times the kernel's own limit for one round of them.",
+		"On a virtual machine, time that the hypervisor gave to others looks the same; compare with steal. Waits behind ksoftirqd under a flood of packets are what the kernel does on purpose.")
 )
 
 func run(ctx context.Context, env *probe.Env, cfg Config) error {

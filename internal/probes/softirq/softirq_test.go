@@ -1,7 +1,10 @@
 package softirq
 
 import (
+	"errors"
 	"net"
+	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -9,10 +12,13 @@ import (
 	"time"
 	"unsafe"
 
+	"golang.org/x/sys/unix"
+
 	"huatuo/internal/kern/ksym"
 	"huatuo/internal/kern/load"
 	"huatuo/internal/probes/probetest"
 	"huatuo/internal/signal"
+	"huatuo/test/faults/stuckcpu"
 )
 
 // TestWire holds the Go side to bpf/include/hist.h.
@@ -229,6 +235,47 @@ func TestKernelQuiet(t *testing.T) {
 	}
 	if loss := env.Loss(); loss.Observed != 0 {
 		t.Errorf("observed %d", loss.Observed)
+	}
+}
+
+// TestKernelKept keeps soft interrupts off on a CPU for 60 ms: those that its tick
+// raises meanwhile wait, and the event tells for whom. 5 ms are below the threshold.
+func TestKernelKept(t *testing.T) {
+	env := probetest.NewKernel(t, load.Options{})
+	syms := ksym.New("")
+	env.Symbol = func(ip uint64) string { s, _ := syms.Lookup(ip); return s.Name }
+	cfg := Spec().Config.(Config)
+	cfg.Rate = 0 // a busy machine has stalls of its own
+	cfg.Stall = 30 * time.Millisecond
+	env.Start(Spec(), cfg)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	mine := func(r *signal.Record) bool { return int(r.Process.TID) == unix.Gettid() }
+	hold := func(d time.Duration) {
+		if err := stuckcpu.HoldSoft(d); errors.Is(err, errors.ErrUnsupported) {
+			t.Skip(err)
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	began := time.Now()
+	hold(5 * time.Millisecond)
+	took := time.Since(began) // a hypervisor may have made more of it
+	time.Sleep(300 * time.Millisecond)
+	for _, r := range env.Records() {
+		if mine(r) && took < cfg.Stall {
+			t.Errorf("an event of 5 ms: %s", r.Title)
+		}
+	}
+	hold(60 * time.Millisecond)
+	r := env.WaitRecord(mine)
+	probetest.Event{
+		Title:    `soft interrupt \w+ waited [0-9.]+ms on CPU \d+ while \S+ \(pid \d+\) kept soft interrupts off`,
+		Severity: signal.Warning, Kernel: true, PID: os.Getpid(),
+	}.Check(t, r)
+	// The first tick comes within 10 ms, with HZ=100; a hypervisor may take the CPU away meanwhile.
+	if b := r.Body.(*SoftirqStall); b.Phase != "wait" || b.Began != byEnable || b.StallSeconds < 0.03 || b.StallSeconds > 5 || r.CgroupID == 0 {
+		t.Errorf("%+v of cgroup %d", b, r.CgroupID)
 	}
 }
 

@@ -71,6 +71,7 @@ func (d *decoder) decode(raw []byte) (*signal.Record, error) {
 		b.Interrupted = "idle"
 	}
 	r.Title = b.title(r.Process)
+	r.Keys, r.Lasted = []string{fmt.Sprintf("cpu:%d", w.Cpu)}, time.Duration(w.Ns)
 	return r, nil
 }
 

@@ -48,9 +48,13 @@ type TCPReset struct {
 
 var (
 	connectFailed = signal.EventOf[ConnectFailure]("connect_failure", signal.AreaNetwork, signal.Warning,
-		"A TCP connection could not be established.")
+		"A TCP connection could not be established.").When(
+		"A connect that the other side refused or did not answer, that found no way, or that the program gave up after a second or more: what a client sees as an error.",
+		"A connect that a program gives up within a second makes none: clients that race IPv4 against IPv6 drop the loser.")
 	reset = signal.EventOf[TCPReset]("tcp_reset", signal.AreaNetwork, signal.Warning,
-		"A reset ended a TCP connection that was in use.")
+		"A reset ended a TCP connection that was in use.").When(
+		"A reset that is received or sent on a connection over which data could flow: one side lost what was under way.",
+		"An answer to a closed port and a refused connect are no reset of a connection. Load balancers and health checks that end connections by a reset (SO_LINGER 0) are usual.")
 )
 
 // Events by the number the program gives them.
@@ -84,6 +88,7 @@ func (d *decoder) decode(raw []byte) (*signal.Record, error) {
 		b := &ConnectFailure{Flow: flow, Elapsed: float64(w.Elapsed) / 1e9, Retransmits: w.Retransmits}
 		b.Reason, b.Error = failureOf(w.Error)
 		r.Schema, r.Body, r.Title = connectFailed, b, b.title(r.Process.Comm)
+		r.Lasted, r.Verdict = time.Duration(w.Elapsed), b.verdict()
 	case eventResetSent, eventResetReceived:
 		b := &TCPReset{
 			Flow: flow, Direction: directions[w.Event-eventResetSent], State: stateName(w.Flow.State), Reason: d.reasons.name(w.Reason),
@@ -93,7 +98,18 @@ func (d *decoder) decode(raw []byte) (*signal.Record, error) {
 	default:
 		return nil, fmt.Errorf("decode tcp event: unknown kind %d", w.Event)
 	}
+	r.Flow = flow.identity()
 	return r, nil
+}
+
+// identity is what other events know the conversation by; nil when an address is unknown.
+func (f *Flow) identity() *signal.Flow {
+	local, err1 := netip.ParseAddr(f.Local)
+	remote, err2 := netip.ParseAddr(f.Remote)
+	if err1 != nil || err2 != nil {
+		return nil
+	}
+	return signal.FlowOf("tcp", netip.AddrPortFrom(local, f.LocalPort).String(), netip.AddrPortFrom(remote, f.RemotePort).String(), f.Netns)
 }
 
 func flowOf(f *bpfHtFlow) Flow {
@@ -139,6 +155,20 @@ func (b *ConnectFailure) title(comm string) string {
 	}
 	return fmt.Sprintf("%s could not connect to %s: %s after %s", comm, endpoint(b.Remote, b.RemotePort), how,
 		time.Duration(b.Elapsed*1e9).Round(time.Microsecond))
+}
+
+// verdict tells what the error says of the cause; empty where it takes other
+// events to know whether packets were lost, and where.
+func (b *ConnectFailure) verdict() string {
+	switch b.Reason {
+	case "refused":
+		return "an answer came: nobody listens there, or a firewall on the way rejects it"
+	case "unreachable":
+		return "an answer came, or this host knew: there is no way to that address"
+	case "other":
+		return "the kernel ended it: " + b.Error
+	}
+	return ""
 }
 
 func (b *TCPReset) title() string {

@@ -39,6 +39,8 @@ func TestMain(m *testing.M) {
 		err = serve(in, words[1])
 	case "hold":
 		err = hold(in, words[1])
+	case "sleep":
+		err = sleep(words[1])
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

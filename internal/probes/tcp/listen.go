@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -28,21 +27,27 @@ type ListenOverflow struct {
 	Queued    uint32 `json:"queued" help:"connections that waited for accept a moment later"`
 	Overflows uint64 `json:"overflows" help:"connections that came while a queue was full, since the namespace was looked at last"`
 	Netns     uint32 `json:"netns" help:"number of the network namespace"`
-	State     string `json:"state" help:"of the process' first thread: R runs or wants to, S sleeps, D waits for I/O, T is stopped"`
-	Wait      string `json:"wait" help:"kernel function in which that thread waits; empty when it runs"`
+	Backlog   uint32 `json:"backlog" help:"connections that may wait for accept: what was given to listen, limited by net.core.somaxconn; 0: not known"`
+	State     string `json:"state" help:"of the thread that should accept: R runs or wants to, S sleeps, D waits for I/O, T is stopped"`
+	Syscall   string `json:"syscall" help:"system call that it is in; empty when it runs"`
+	Wait      string `json:"wait" help:"kernel function in which it waits; empty when it runs"`
 	Threads   int    `json:"threads" help:"threads of the process"`
 	Runnable  int    `json:"runnable" help:"of them, those that run or want to"`
+
+	Acceptor *signal.Party  `json:"acceptor" help:"thread that should accept, with its stack: one that is in accept, else one that waits for events, else the first; null when no process has the socket open"`
+	Activity []Activity     `json:"activity" help:"what the threads of the process do: state, syscall, wait, and how many; the most first"`
+	Sharers  []signal.Party `json:"sharers" help:"up to eight other processes that have the socket open"`
 }
 
 var overflowed = signal.EventOf[ListenOverflow]("listen_overflow", signal.AreaNetwork, signal.Warning,
-	"Connections were dropped because a listening socket's queue was full.")
+	"Connections were dropped because a listening socket's queue was full.").When(
+	"The count ListenOverflows of a network namespace moved between two looks `listen_interval` (5s) apart, once a minute and namespace: each is a client that waits a second or longer.",
+	"A burst after the start of a server with a short backlog, once.")
 
 const (
 	maxNamespaces = 256              // read in each round
 	lookAgain     = 30 * time.Second // for new namespaces: it costs 3 µs a process
 	quiet         = time.Minute      // between two events of a namespace
-	maxThreads    = 256              // looked at in the owner
-	maxSearch     = 200 * time.Millisecond
 	maxListeners  = 4096
 )
 
@@ -56,12 +61,14 @@ type watcher struct {
 	buf   []byte
 	seen  map[uint32]*namespace
 	next  time.Time
+	slot  chan struct{} // holds a token while /proc of a process is read, which may hang
 	count atomic.Uint64 // events seen
 	held  atomic.Uint64 // of them, those that the rate limit held back
 }
 
 type namespace struct {
 	pid       uint32
+	looked    time.Time // the last time
 	overflows uint64
 	known     bool
 	told      time.Time
@@ -69,7 +76,7 @@ type namespace struct {
 }
 
 func newWatcher(env *probe.Env) *watcher {
-	return &watcher{env: env, fs: procfs.New(env.Root), proc: filepath.Join(env.Root, "proc"), seen: map[uint32]*namespace{}}
+	return &watcher{env: env, fs: procfs.New(env.Root), proc: filepath.Join(env.Root, "proc"), seen: map[uint32]*namespace{}, slot: make(chan struct{}, 1)}
 }
 
 // wrap returns the Env for probe.Stream, whose counters include the watcher's.
@@ -108,7 +115,7 @@ func (w *watcher) round() {
 		if delta := n - ns.overflows; ns.known && n > ns.overflows {
 			w.tell(id, ns, delta, now)
 		}
-		ns.overflows, ns.known = n, true
+		ns.overflows, ns.known, ns.looked = n, true, now
 	}
 }
 
@@ -140,14 +147,16 @@ func (w *watcher) tell(id uint32, ns *namespace, overflows uint64, now time.Time
 		return
 	}
 	b := &ListenOverflow{Overflows: overflows, Netns: id}
-	r := &signal.Record{Schema: overflowed, Time: now, Suppressed: ns.held, Body: b}
+	r := &signal.Record{Schema: overflowed, Time: now, Suppressed: ns.held, Body: b, Lasted: now.Sub(ns.looked)}
 	ns.told, ns.held = now, 0
 	pid := ns.pid
 	if l, ok := w.fullest(ns.pid); ok {
 		b.Address, b.Port, b.Queued = l.addr.String(), l.port, l.queued
-		if owner, ok := w.owner(id, l.inode); ok {
-			pid = owner
-			w.describe(r, b, owner)
+		b.Backlog = w.backlog(ns.pid, l)
+		r.Keys = []string{fmt.Sprintf("listen:%d:%d", id, l.port)}
+		if owners := w.owners(id, l.inode); len(owners) > 0 {
+			pid = owners[0]
+			w.describe(r, b, owners)
 		}
 	}
 	r.CgroupID = w.cgroup(pid)
@@ -156,7 +165,10 @@ func (w *watcher) tell(id uint32, ns *namespace, overflows uint64, now time.Time
 }
 
 func (b *ListenOverflow) title(comm string) string {
-	s := fmt.Sprintf("%d connections were dropped: the listen queue ", b.Overflows)
+	s := "1 connection was dropped: the listen queue "
+	if b.Overflows != 1 {
+		s = fmt.Sprintf("%d connections were dropped: the listen queue ", b.Overflows)
+	}
 	if b.Address == "" {
 		return s + "of a socket was full"
 	}
@@ -165,14 +177,20 @@ func (b *ListenOverflow) title(comm string) string {
 		return s
 	}
 	s += "; " + comm + " should accept"
-	if b.Wait != "" {
+	switch {
+	case b.State == "T":
+		s += ", it is stopped"
+	case b.Wait != "":
 		s += ", it waits in " + b.Wait
+		if b.Syscall != "" {
+			s += " (" + b.Syscall + ")"
+		}
 	}
 	return s
 }
 
 type listener struct {
-	addr   netip.Addr
+	addr   netip.Addr // its family is that of the socket
 	port   uint16
 	queued uint32
 	inode  uint64
@@ -228,60 +246,6 @@ func parseListener(line []byte) (l listener, ok bool) {
 	l.addr, ok = netip.AddrFromSlice(raw)
 	l.port, l.queued, l.inode = uint16(p), uint32(q), inode
 	return l, ok
-}
-
-// owner finds a process of the namespace that has the socket open. It gives up
-// after a while.
-func (w *watcher) owner(netns uint32, inode uint64) (uint32, bool) {
-	pids, err := w.fs.Pids()
-	if err != nil {
-		return 0, false
-	}
-	want := "socket:[" + strconv.FormatUint(inode, 10) + "]"
-	for end := time.Now().Add(maxSearch); len(pids) > 0 && time.Now().Before(end); pids = pids[1:] {
-		if ns, err := w.fs.NetNS(pids[0]); err != nil || ns != netns {
-			continue
-		}
-		dir, err := os.Open(w.path(pids[0], "fd"))
-		if err != nil {
-			continue
-		}
-		fds, _ := dir.Readdirnames(-1)
-		dir.Close()
-		for _, fd := range fds {
-			if to, err := os.Readlink(w.path(pids[0], "fd/"+fd)); err == nil && to == want {
-				return pids[0], true
-			}
-		}
-	}
-	return 0, false
-}
-
-// describe tells what the process does that should accept.
-func (w *watcher) describe(r *signal.Record, b *ListenOverflow, pid uint32) {
-	r.Process = signal.Process{PID: pid}
-	if st, err := w.fs.Stat(pid); err == nil {
-		r.Process.Comm, b.State = st.Comm, string(st.State)
-	}
-	if wait, err := os.ReadFile(w.path(pid, "wchan")); err == nil && string(wait) != "0" {
-		b.Wait = strings.TrimSpace(string(wait))
-	}
-	dir, err := os.Open(w.path(pid, "task"))
-	if err != nil {
-		return
-	}
-	defer dir.Close()
-	threads, _ := dir.Readdirnames(-1)
-	b.Threads = len(threads)
-	for _, t := range threads[:min(len(threads), maxThreads)] {
-		raw, err := os.ReadFile(w.path(pid, "task/"+t+"/stat"))
-		if err != nil {
-			continue
-		}
-		if st, err := procfs.ParseStat(raw); err == nil && st.State == 'R' {
-			b.Runnable++
-		}
-	}
 }
 
 // cgroup returns the identity of a process' workload, 0 when it has none.

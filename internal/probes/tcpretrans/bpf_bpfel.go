@@ -61,6 +61,7 @@ const (
 	bpfMapFlows                   = "flows"
 	bpfMapHost                    = "host"
 	bpfMapHtEvents                = "ht_events"
+	bpfMapHtFilter                = "ht_filter"
 	bpfMapHtRates                 = "ht_rates"
 	bpfMapHtScratch               = "ht_scratch"
 	bpfMapHtStats                 = "ht_stats"
@@ -70,6 +71,9 @@ const (
 	bpfProgTcpRetransmitSkbRaw    = "tcp_retransmit_skb_raw"
 	bpfProgTcpRetransmitSynackBtf = "tcp_retransmit_synack_btf"
 	bpfProgTcpRetransmitSynackRaw = "tcp_retransmit_synack_raw"
+	bpfVarHtFilterBytes           = "ht_filter_bytes"
+	bpfVarHtFilterLink            = "ht_filter_link"
+	bpfVarHtFilterOn              = "ht_filter_on"
 	bpfVarHtUseRing               = "ht_use_ring"
 	bpfVarTcpRetransmitBurst      = "tcp_retransmit_burst"
 	bpfVarTcpRetransmitPeriodNs   = "tcp_retransmit_period_ns"
@@ -133,6 +137,7 @@ type bpfMapSpecs struct {
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Host      *ebpf.MapSpec `ebpf:"host"`
 	HtEvents  *ebpf.MapSpec `ebpf:"ht_events"`
+	HtFilter  *ebpf.MapSpec `ebpf:"ht_filter"`
 	HtRates   *ebpf.MapSpec `ebpf:"ht_rates"`
 	HtScratch *ebpf.MapSpec `ebpf:"ht_scratch"`
 	HtStats   *ebpf.MapSpec `ebpf:"ht_stats"`
@@ -142,6 +147,9 @@ type bpfMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfVariableSpecs struct {
+	HtFilterBytes         *ebpf.VariableSpec `ebpf:"ht_filter_bytes"`
+	HtFilterLink          *ebpf.VariableSpec `ebpf:"ht_filter_link"`
+	HtFilterOn            *ebpf.VariableSpec `ebpf:"ht_filter_on"`
 	HtUseRing             *ebpf.VariableSpec `ebpf:"ht_use_ring"`
 	TcpRetransmitBurst    *ebpf.VariableSpec `ebpf:"tcp_retransmit_burst"`
 	TcpRetransmitPeriodNs *ebpf.VariableSpec `ebpf:"tcp_retransmit_period_ns"`
@@ -171,6 +179,7 @@ type bpfMaps struct {
 	Flows     *ebpf.Map `ebpf:"flows"`
 	Host      *ebpf.Map `ebpf:"host"`
 	HtEvents  *ebpf.Map `ebpf:"ht_events"`
+	HtFilter  *ebpf.Map `ebpf:"ht_filter"`
 	HtRates   *ebpf.Map `ebpf:"ht_rates"`
 	HtScratch *ebpf.Map `ebpf:"ht_scratch"`
 	HtStats   *ebpf.Map `ebpf:"ht_stats"`
@@ -182,6 +191,7 @@ func (m *bpfMaps) Close() error {
 		m.Flows,
 		m.Host,
 		m.HtEvents,
+		m.HtFilter,
 		m.HtRates,
 		m.HtScratch,
 		m.HtStats,
@@ -192,6 +202,9 @@ func (m *bpfMaps) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfVariables struct {
+	HtFilterBytes         *ebpf.Variable `ebpf:"ht_filter_bytes"`
+	HtFilterLink          *ebpf.Variable `ebpf:"ht_filter_link"`
+	HtFilterOn            *ebpf.Variable `ebpf:"ht_filter_on"`
 	HtUseRing             *ebpf.Variable `ebpf:"ht_use_ring"`
 	TcpRetransmitBurst    *ebpf.Variable `ebpf:"tcp_retransmit_burst"`
 	TcpRetransmitPeriodNs *ebpf.Variable `ebpf:"tcp_retransmit_period_ns"`

@@ -20,12 +20,16 @@ const (
 	bpfLegacyMapFlows                   = "flows"
 	bpfLegacyMapHost                    = "host"
 	bpfLegacyMapHtEvents                = "ht_events"
+	bpfLegacyMapHtFilter                = "ht_filter"
 	bpfLegacyMapHtRates                 = "ht_rates"
 	bpfLegacyMapHtScratch               = "ht_scratch"
 	bpfLegacyMapHtStats                 = "ht_stats"
 	bpfLegacyProgTcpRetransmitSkb2Raw   = "tcp_retransmit_skb_2_raw"
 	bpfLegacyProgTcpRetransmitSkbRaw    = "tcp_retransmit_skb_raw"
 	bpfLegacyProgTcpRetransmitSynackRaw = "tcp_retransmit_synack_raw"
+	bpfLegacyVarHtFilterBytes           = "ht_filter_bytes"
+	bpfLegacyVarHtFilterLink            = "ht_filter_link"
+	bpfLegacyVarHtFilterOn              = "ht_filter_on"
 	bpfLegacyVarTcpRetransmitBurst      = "tcp_retransmit_burst"
 	bpfLegacyVarTcpRetransmitPeriodNs   = "tcp_retransmit_period_ns"
 )
@@ -85,6 +89,7 @@ type bpfLegacyMapSpecs struct {
 	Flows     *ebpf.MapSpec `ebpf:"flows"`
 	Host      *ebpf.MapSpec `ebpf:"host"`
 	HtEvents  *ebpf.MapSpec `ebpf:"ht_events"`
+	HtFilter  *ebpf.MapSpec `ebpf:"ht_filter"`
 	HtRates   *ebpf.MapSpec `ebpf:"ht_rates"`
 	HtScratch *ebpf.MapSpec `ebpf:"ht_scratch"`
 	HtStats   *ebpf.MapSpec `ebpf:"ht_stats"`
@@ -94,6 +99,9 @@ type bpfLegacyMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfLegacyVariableSpecs struct {
+	HtFilterBytes         *ebpf.VariableSpec `ebpf:"ht_filter_bytes"`
+	HtFilterLink          *ebpf.VariableSpec `ebpf:"ht_filter_link"`
+	HtFilterOn            *ebpf.VariableSpec `ebpf:"ht_filter_on"`
 	TcpRetransmitBurst    *ebpf.VariableSpec `ebpf:"tcp_retransmit_burst"`
 	TcpRetransmitPeriodNs *ebpf.VariableSpec `ebpf:"tcp_retransmit_period_ns"`
 }
@@ -122,6 +130,7 @@ type bpfLegacyMaps struct {
 	Flows     *ebpf.Map `ebpf:"flows"`
 	Host      *ebpf.Map `ebpf:"host"`
 	HtEvents  *ebpf.Map `ebpf:"ht_events"`
+	HtFilter  *ebpf.Map `ebpf:"ht_filter"`
 	HtRates   *ebpf.Map `ebpf:"ht_rates"`
 	HtScratch *ebpf.Map `ebpf:"ht_scratch"`
 	HtStats   *ebpf.Map `ebpf:"ht_stats"`
@@ -133,6 +142,7 @@ func (m *bpfLegacyMaps) Close() error {
 		m.Flows,
 		m.Host,
 		m.HtEvents,
+		m.HtFilter,
 		m.HtRates,
 		m.HtScratch,
 		m.HtStats,
@@ -143,6 +153,9 @@ func (m *bpfLegacyMaps) Close() error {
 //
 // It can be passed to loadBpfLegacyObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfLegacyVariables struct {
+	HtFilterBytes         *ebpf.Variable `ebpf:"ht_filter_bytes"`
+	HtFilterLink          *ebpf.Variable `ebpf:"ht_filter_link"`
+	HtFilterOn            *ebpf.Variable `ebpf:"ht_filter_on"`
 	TcpRetransmitBurst    *ebpf.Variable `ebpf:"tcp_retransmit_burst"`
 	TcpRetransmitPeriodNs *ebpf.Variable `ebpf:"tcp_retransmit_period_ns"`
 }

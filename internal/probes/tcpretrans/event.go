@@ -39,7 +39,9 @@ type TCPRetransmit struct {
 }
 
 var retransmitted = signal.EventOf[TCPRetransmit]("tcp_retransmit", signal.AreaNetwork, signal.Info,
-	"TCP sent a segment again; one event a second and connection at most.")
+	"TCP sent a segment again; one event a second and connection at most.").When(
+	"Any retransmission, one event a second and connection: a sample, with the count of the others in `suppressed`.",
+	"Below one segment in a thousand nobody notices: the internet loses that much. A connect to a host that is down makes five, each after twice the time.")
 
 // decoder turns samples into records. groups may be nil.
 type decoder struct {
@@ -75,7 +77,38 @@ func (d *decoder) decode(raw []byte) (*signal.Record, error) {
 	if d.groups != nil {
 		r.CgroupID = d.groups.ID(w.Cgroup)
 	}
+	r.Flow = signal.FlowOf("tcp", netip.AddrPortFrom(src, w.Flow.Sport).String(), netip.AddrPortFrom(dst, w.Flow.Dport).String(), w.Flow.Netns)
+	r.Lasted = b.waited()
+	if b.TCPSeq != 0 {
+		r.Keys = []string{fmt.Sprintf("seq:%d", b.TCPSeq)}
+	}
+	if b.Error != "" {
+		r.Verdict = "the segment did not leave this host when it was sent again: " + b.Error
+	}
 	return r, nil
+}
+
+// Times of a retransmission: TCP_RTO_MIN, TCP_TIMEOUT_INIT and TCP_RTO_MAX of the kernel.
+const (
+	minRTO     = 200 * time.Millisecond
+	initialRTO = time.Second
+	maxRTO     = 2 * time.Minute
+)
+
+// waited is about how long ago the segment was sent the time before.
+func (b *TCPRetransmit) waited() time.Duration {
+	rto := initialRTO
+	switch b.RetransmitKind {
+	case "syn", "synack":
+	case "rto":
+		rto = max(minRTO, time.Duration((b.RTTSeconds+4*b.JitterSeconds)*float64(time.Second)))
+	default:
+		return time.Duration(2 * b.RTTSeconds * float64(time.Second))
+	}
+	for n := b.Timeouts; n > 1 && rto < maxRTO; n-- {
+		rto *= 2
+	}
+	return min(rto, maxRTO)
 }
 
 func addresses(f *bpfHtFlow) (src, dst netip.Addr) {

@@ -40,7 +40,7 @@ func TestMain(m *testing.M) {
 	io.Copy(io.Discard, in)
 }
 
-func newPair(t *testing.T) *netpair.Pair {
+func newPair(t testing.TB) *netpair.Pair {
 	t.Helper()
 	for _, tool := range []string{"ip", "iptables"} {
 		if _, err := exec.LookPath(tool); err != nil {
@@ -60,7 +60,7 @@ func newPair(t *testing.T) *netpair.Pair {
 }
 
 // serve accepts and reads in the namespace until the test ends.
-func serve(t *testing.T, s *netpair.Side, port int) {
+func serve(t testing.TB, s *netpair.Side, port int) {
 	t.Helper()
 	var l net.Listener
 	err := s.Do(func() (err error) {

@@ -9,8 +9,11 @@
  * hide the others behind the rate limit.
  */
 #include "huatuo.h"
-#include "sock.h"
+#include "filter.h"
 
+#define TCP_FIN 0x01
+#define TCP_SYN 0x02
+#define TCP_ACK 0x10
 #define TCP_SYN_SENT 2
 #define TCP_SYN_RECV 3
 #define TCP_CA_RECOVERY 3
@@ -157,6 +160,49 @@ static __always_inline struct retransmit_wire *begin(u64 key, u32 kind, u64 now)
 	return e;
 }
 
+/*
+ * Whether the filter takes a segment. One that is sent again has no headers, so
+ * they are made up: addresses, ports, sequence number, flags and length are
+ * those that it will have, all else is zero.
+ */
+static __always_inline bool wanted(bool btf, struct sock_common *c, u8 flags, u32 seq, u32 end_seq)
+{
+	struct ht_filter_ends e = { .proto = IPPROTO_TCP, .flags = flags, .seq = seq, .version = 4 };
+	struct ht_filter_value *v = ht_filter_frame();
+	u32 saddr[4] = {}, daddr[4] = {};
+
+	if (!v)
+		return true;
+	if (HT_READ(btf, c, skc_family) == AF_INET6) {
+		e.version = 6;
+		bpf_core_read(saddr, sizeof(saddr), &c->skc_v6_rcv_saddr);
+		bpf_core_read(daddr, sizeof(daddr), &c->skc_v6_daddr);
+	} else {
+		saddr[0] = HT_READ(btf, c, skc_rcv_saddr);
+		daddr[0] = HT_READ(btf, c, skc_daddr);
+	}
+	e.saddr = (const u8 *)saddr;
+	e.daddr = (const u8 *)daddr;
+	e.sport = HT_READ(btf, c, skc_num);
+	e.dport = bpf_ntohs(HT_READ(btf, c, skc_dport));
+	e.payload = end_seq - seq - !!(flags & TCP_SYN) - !!(flags & TCP_FIN);
+	return ht_filter_made(v, &e);
+}
+
+static __always_inline bool wanted_skb(bool btf, struct sock *sk, struct sk_buff *skb)
+{
+	struct tcp_skb_cb *cb = (void *)&skb->cb;
+	u32 seq = 0, end_seq = 0;
+	u8 flags = 0;
+
+	if (!HT_GET(ht_filter_on))
+		return true;
+	bpf_core_read(&seq, sizeof(seq), &cb->seq);
+	bpf_core_read(&end_seq, sizeof(end_seq), &cb->end_seq);
+	bpf_core_read(&flags, sizeof(flags), &cb->tcp_flags);
+	return wanted(btf, &sk->__sk_common, flags, seq, end_seq);
+}
+
 static __always_inline int on_retransmit(void *ctx, bool btf, struct sock *sk, struct sk_buff *skb, s32 error)
 {
 	u64 cgroup = ht_sk_cgroup(btf, sk), now = bpf_ktime_get_ns();
@@ -167,6 +213,8 @@ static __always_inline int on_retransmit(void *ctx, bool btf, struct sock *sk, s
 	struct tcp_skb_cb cb = {};
 
 	count(kind, error, cgroup);
+	if (!wanted_skb(btf, sk, skb))
+		return 0;
 	e = begin((u64)sk, kind, now);
 	if (!e)
 		return 0;
@@ -202,6 +250,8 @@ static __always_inline int on_synack(void *ctx, bool btf, struct sock *sk, struc
 	struct retransmit_wire *e;
 
 	count(SYNACK, 0, cgroup);
+	if (HT_GET(ht_filter_on) && !wanted(btf, &req->__req_common, TCP_SYN | TCP_ACK, 0, 1))
+		return 0;
 	e = begin((u64)req, SYNACK, now);
 	if (!e)
 		return 0;

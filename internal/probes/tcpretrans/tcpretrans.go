@@ -21,7 +21,8 @@ var readme string
 
 // Config of the probe.
 type Config struct {
-	probe.EventKnobs `yaml:",inline"`
+	probe.PacketKnobs `yaml:",inline"`
+	probe.EventKnobs  `yaml:",inline"`
 }
 
 // Spec describes the probe.
@@ -70,6 +71,9 @@ func run(ctx context.Context, env *probe.Env, cfg Config) error {
 		return err
 	}
 	if err := cfg.Set(l, "tcp_retransmit"); err != nil {
+		return err
+	}
+	if err := cfg.SetFilter(l); err != nil {
 		return err
 	}
 	retransmit, withError := hook(env.Kernel.TracepointArgs("tcp_retransmit_skb"))

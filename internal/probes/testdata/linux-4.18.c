@@ -104,6 +104,11 @@ struct nsproxy {
 	struct net *net_ns;
 };
 
+struct module {
+	char name[56];
+	unsigned long taints;
+};
+
 struct cfs_rq {
 	int throttled;
 	int throttle_count;
@@ -136,6 +141,8 @@ struct task_struct {
 	unsigned long nivcsw;
 	u64 start_time;
 	u64 real_start_time;
+	unsigned long min_flt;
+	unsigned long maj_flt;
 	char comm[16];
 	unsigned in_execve : 1;
 	unsigned in_iowait : 1;
@@ -156,6 +163,12 @@ struct files_struct {
 
 struct pt_regs {
 	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp, ss;
+};
+
+struct bpf_perf_event_data {
+	struct pt_regs regs;
+	u64 sample_period;
+	u64 addr;
 };
 
 struct compact_control {
@@ -189,6 +202,7 @@ struct request_queue {
 struct bio {
 	struct bio *bi_next;
 	struct gendisk *bi_disk;
+	unsigned int bi_opf;
 	void *bi_css;
 };
 
@@ -391,6 +405,7 @@ struct tcp_sock {
 struct tcp_skb_cb {
 	u32 seq;
 	u32 end_seq;
+	u8 tcp_flags;
 };
 
 struct sk_buff {
@@ -409,10 +424,12 @@ struct sk_buff {
 	char cb[48];
 	unsigned int len;
 	u16 queue_mapping;
+	u8 pkt_type : 3;
 	u16 protocol;
 	u16 transport_header;
 	u16 network_header;
 	u16 mac_header;
+	unsigned int tail;
 	unsigned char *head;
 	unsigned char *data;
 };
@@ -432,11 +449,13 @@ KEEP(sigaction);
 KEEP(k_sigaction);
 KEEP(linux_binprm);
 KEEP(nsproxy);
+KEEP(module);
 KEEP(cfs_rq);
 KEEP(task_struct);
 KEEP(fdtable);
 KEEP(files_struct);
 KEEP(pt_regs);
+KEEP(bpf_perf_event_data);
 KEEP(compact_control);
 KEEP(trace_event_raw_mm_vmscan_direct_reclaim_begin_template);
 KEEP(trace_event_raw_kfree_skb);

@@ -62,7 +62,9 @@ var (
 	powerMaximum = gauge("huatuo_power_limit_maximum_watts", "watts", powerFields, "Highest limit of power that the processor knows: its nominal power.",
 		"Absent where the processor does not tell.")
 
-	throttled = signal.EventOf[Throttle]("thermal_throttle", signal.AreaCPU, signal.Warning, "A CPU package began to be slowed down because it was too hot.")
+	throttled = signal.EventOf[Throttle]("thermal_throttle", signal.AreaCPU, signal.Warning, "A CPU package began to be slowed down because it was too hot.").When(
+		"The first interval, `interval` (15s) long, in which a package was slowed down by its own protection, after one in which it was not.",
+		"Short phases under full load on laptops and dense blades.")
 )
 
 // Throttle is the body of a thermal_throttle event.

@@ -38,6 +38,24 @@ func Hold(d time.Duration) error {
 	return nil
 }
 
+// HoldSoft keeps soft interrupts off on the CPU on which the calling thread runs,
+// for d: the kernel tries programs of packets that way. Hardware interrupts come,
+// and what they leave for later waits. It returns errors as Hold does.
+func HoldSoft(d time.Duration) error {
+	if err := features.HaveProgramHelper(ebpf.SchedCLS, asm.FnLoop); err != nil {
+		return fmt.Errorf("needs bpf_loop (Linux 5.17): %w", errors.ErrUnsupported)
+	}
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "stuck", Type: ebpf.SchedCLS, License: "GPL", Instructions: program(d, [2]asm.Instructions{})})
+	if err != nil {
+		return fmt.Errorf("load the program: %w", err)
+	}
+	defer p.Close()
+	if _, err := p.Run(&ebpf.RunOptions{Data: make([]byte, 64)}); err != nil {
+		return fmt.Errorf("run the program: %w", err)
+	}
+	return nil
+}
+
 // preemptDisable returns the calls that begin and end what cannot be preempted.
 // Kernels without these functions (before 6.10) are mostly of those where the
 // kernel is not preempted anyway, and need none.

@@ -3,22 +3,21 @@
 /** One event: everything that was captured at the moment. */
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
-import { api, type Document, type Schema } from "../api";
-import { EventTable, Severity, WorkloadLink } from "../parts/eventtable";
+import { api, reportURL, type Document, type Schema } from "../api";
+import type { Key } from "../i18n";
+import { EventCharts } from "../parts/eventcharts";
+import { Severity, WorkloadLink } from "../parts/eventtable";
 import { FieldTable, Frames, Rich, richFields } from "../parts/fields";
-import { merge } from "../filter";
+import { Neighbours } from "../parts/neighbours";
+import { ResourcesCard } from "../parts/resources";
 import { Time } from "../parts/time";
 import { Badge, Card, Copy, Icon, Pairs, Show } from "../parts/ui";
-import { absolutePatch, iso } from "../range";
+import { absolutePatch } from "../range";
 import { formatHash, href } from "../router";
 import { useApp, useLoad } from "../state";
 import { grouped } from "../units";
+import { formatWhere } from "../where";
 import { labelsOfEvent, pathOf } from "../workload";
-
-/** Neighbours are what happened this many seconds before and after. */
-const AROUND = 60;
-/** This many on each side: what fits on a screen. */
-const NEAR = 10;
 
 export function EventPage({ id }: { id: string }): JSX.Element {
   const { t } = useApp();
@@ -39,26 +38,31 @@ function Detail({ d }: { d: Document }): JSX.Element {
     <>
       <section class={`card event-head ${d.severity}`}>
         <h2>{d.title}</h2>
+        {d.verdict !== undefined && <p class="verdict"><span>{t("event.verdict")}</span>{d.verdict}</p>}
         <div class="meta">
           <Severity of={d} /><a href={href(["events"], { kind: d.kind })} class="mono">{d.kind}</a><Time at={d.time} full />
           {(d.suppressed ?? 0) > 0 && <Badge kind="warning">{t("event.suppressed", { n: grouped(d.suppressed!) })}</Badge>}
           {d.container?.gone === true && <Badge kind="quiet">{t("event.gone")}</Badge>}
+          {(d.known ?? []).map((k) => <a href={href(["events"], { where: formatWhere([{ path: "known", op: "=", value: k }]) })} title={t("event.knownhelp")}><Badge kind="quiet">{t("event.known", { name: k })}</Badge></a>)}
           {(d.unresolved ?? []).map((u) => <Badge kind="quiet">{t("event.unresolved", { what: u })}</Badge>)}
         </div>
         {schema !== undefined && <p class="help">{schema.help}</p>}
         <Actions d={d} schema={schema} />
       </section>
+      <Links d={d} />
       <div class="cols">
         <Card title={t("event.fields")}><FieldTable d={d} schema={schema} /></Card>
         <div class="stack">
           <Process d={d} />
           <Workload d={d} />
+          <ResourcesCard of={d.resources} />
           <Card title={t("event.kstack")}><Frames list={d.kernel_stack ?? []} /></Card>
           <Card title={t("event.ustack")}><Frames list={d.user_stack ?? []} /></Card>
         </div>
       </div>
       {richFields(d, schema).map((f) => <Card key={f.name} title={<code>{f.name}</code>} note={f.help}><Rich v={d.fields[f.name]} unit={f.unit} /></Card>)}
       {d.registers !== undefined && <Card title={t("event.registers")}><Pairs rows={Object.entries(d.registers).map(([k, v]) => [k, <code>{v}</code>])} /></Card>}
+      <EventCharts d={d} />
       <Neighbours d={d} />
       <Raw d={d} />
     </>
@@ -66,7 +70,7 @@ function Detail({ d }: { d: Document }): JSX.Element {
 }
 
 function Actions({ d, schema }: { d: Document; schema: Schema | undefined }): JSX.Element {
-  const { t } = useApp();
+  const { t, lang } = useApp();
   const at = Date.parse(d.time) / 1000;
   const window = absolutePatch(at - 300, at + 300) as Record<string, string>;
   const work = labelsOfEvent(d);
@@ -78,6 +82,7 @@ function Actions({ d, schema }: { d: Document; schema: Schema | undefined }): JS
       {work !== null && <a class="btn small" href={link(pathOf(work), {})}><Icon name="workloads" />{t("event.workpage")}</a>}
       {d.process !== undefined && <a class="btn small" href={link(["events"], { pid: String(d.process.pid) })}><Icon name="events" />{t("event.samepid")}</a>}
       {schema?.probe !== undefined && schema.probe !== "" && <a class="btn small" href={href(["system", "probe", schema.probe])}><Icon name="system" />{t("event.probe")}</a>}
+      <a class="btn small export" href={reportURL(d.id, { format: "html", lang })} download title={t("event.export.help")}><Icon name="download" />{t("event.export.html")}</a>
     </div>
   );
 }
@@ -113,28 +118,13 @@ function Workload({ d }: { d: Document }): JSX.Element | null {
   );
 }
 
-/**
- * around loads the events nearest to d. Pages come newest first, so what
- * followed is asked for in ever shorter windows until one holds all of it.
- */
-async function around(d: Document, s: AbortSignal): Promise<Document[]> {
-  const at = Date.parse(d.time) / 1000;
-  const earlier = await api.events({ from: iso(at - AROUND), to: iso(at + 0.001), before: d.id, limit: NEAR }, s);
-  let later: Document[] = [];
-  for (const w of [AROUND, AROUND / 10, AROUND / 100, AROUND / 1000]) {
-    const page = await api.events({ from: iso(at), to: iso(at + w), limit: 200 }, s);
-    later = page.events ?? [];
-    if ((page.next ?? "") === "") break;
-  }
-  return merge(later.filter((e) => e.id > d.id).slice(-NEAR), [d], earlier.events ?? []);
-}
-
-function Neighbours({ d }: { d: Document }): JSX.Element {
-  const { t, kinds } = useApp();
-  const list = useLoad(`around ${d.id}`, 0, (s) => around(d, s));
+/** Links lists the events that caused this one or come of it. */
+function Links({ d }: { d: Document }): JSX.Element | null {
+  const { t } = useApp();
+  if (d.links === undefined || d.links.length === 0) return null;
   return (
-    <Card title={t("event.around")} note={t("event.around.note", { n: AROUND })} class="flush">
-      <Show of={list} height={80}>{(l) => <EventTable events={l} kinds={kinds} origin={d} empty={t("event.alone")} />}</Show>
+    <Card title={t("event.links")} class="links">
+      <Pairs rows={d.links.map((l) => [t(`relation.${l.relation}` as Key), <><code>{l.kind}</code> <a href={href(["events", l.id])}>{l.title}</a></>])} />
     </Card>
   );
 }

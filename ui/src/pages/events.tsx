@@ -2,14 +2,15 @@
 
 /** Events: timeline, filters, table, live tail. */
 import type { JSX } from "preact";
-import { useMemo } from "preact/hooks";
-import { api } from "../api";
+import { useMemo, useState } from "preact/hooks";
+import { api, exportURL } from "../api";
 import type { Key } from "../i18n";
 import { PAGE, useFeed, type Feed } from "../parts/eventfeed";
 import { EventTable } from "../parts/eventtable";
+import { Active, Adder } from "../parts/filterbar";
 import { rangeKey } from "../parts/panel";
 import { kindColor, Timeline } from "../parts/timeline";
-import { Failure, Icon, Loading, Show } from "../parts/ui";
+import { Failure, Icon, IconButton, Loading, Show } from "../parts/ui";
 import { filterOf, toggled } from "../filter";
 import { absolutePatch, iso, unzoomPatch } from "../range";
 import { setQuery } from "../router";
@@ -24,7 +25,8 @@ export function EventsPage({ query }: { query: URLSearchParams }): JSX.Element {
   const { t, kinds, range, tick } = useApp();
   const filter = filterOf(query);
   const live = query.get("live") === "1";
-  const feed = useFeed(filter, live);
+  const [hold, setHold] = useState(false);
+  const feed = useFeed(filter, live, hold && live);
   const names = useMemo(() => kinds.map((k) => k.name), [kinds]);
   const line = useLoad(`timeline ${JSON.stringify(filter)} ${rangeKey(range)}`, tick, (s) => api.timeline({ ...filter, from: iso(range.from), to: iso(range.to), buckets: BUCKETS }, s));
   return (
@@ -33,62 +35,78 @@ export function EventsPage({ query }: { query: URLSearchParams }): JSX.Element {
         <Show of={line} height={140}>
           {(d) => <Timeline data={d} kinds={names} onBrush={(a, b) => setQuery({ ...absolutePatch(a, b), live: null })} onReset={() => setQuery(unzoomPatch)} />}
         </Show>
-        <Kinds filter={filter} counts={countsOf(line.data)} names={names} />
+        <Kinds filter={filter} names={names} />
       </section>
-      <Filters filter={filter} live={live} feed={feed} />
+      <Filters filter={filter} live={live} feed={feed} hold={hold} setHold={setHold} />
+      <Gap feed={feed} />
       <section class="card flush" aria-label={t("nav.events")}><Rows feed={feed} filtered={Object.keys(filter).length > 0} /></section>
     </div>
   );
 }
 
-function countsOf(line: { buckets: { count: Record<string, number> | null }[] | null } | null): Record<string, number> {
-  const sum: Record<string, number> = {};
-  for (const b of line?.buckets ?? []) for (const [k, n] of Object.entries(b.count ?? {})) sum[k] = (sum[k] ?? 0) + n;
-  return sum;
-}
-
-/** Kinds is the timeline's legend and the filter on kinds in one. */
-function Kinds(p: { filter: Record<string, string>; counts: Record<string, number>; names: string[] }): JSX.Element {
-  const { t, kinds, dark } = useApp();
+/** Kinds is the timeline's legend and the filter on kinds in one. Those without events come last, behind a button. */
+function Kinds(p: { filter: Record<string, string>; names: string[] }): JSX.Element {
+  const { t, kinds, dark, range, tick } = useApp();
+  const [all, setAll] = useState(false);
   const on = (p.filter.kind ?? "").split(",");
+  // Of all kinds, also those that the filter leaves out: they are what one may switch to.
+  const { kind: _, ...others } = p.filter;
+  const list = useLoad(`kinds ${JSON.stringify(others)} ${rangeKey(range)}`, tick, (s) => api.count({ ...others, from: iso(range.from), to: iso(range.to), by: "kind" }, s));
+  const counts = new Map((list.data ?? []).map((g) => [g.kind, g.count]));
+  const some = kinds.filter((k) => on.includes(k.name) || counts.has(k.name));
+  const rest = kinds.filter((k) => !some.includes(k));
   return (
     <div class="chips" role="group" aria-label={t("event.kind")}>
-      {kinds.map((k) => (
+      {[...some, ...(all ? rest : [])].map((k) => (
         <Chip key={k.name} on={on.includes(k.name)} title={k.help} onClick={() => setQuery({ kind: toggled(p.filter.kind ?? "", k.name) })}>
-          <span class="swatch" style={{ background: kindColor(k.name, p.names, dark) }} />{k.name} <b>{p.counts[k.name] ?? 0}</b>
+          <span class="swatch" style={{ background: kindColor(k.name, p.names, dark) }} />{k.name} <b>{counts.get(k.name) ?? 0}</b>
         </Chip>
       ))}
+      {rest.length > 0 && list.data !== null && <button type="button" class="chip quiet" aria-expanded={all} onClick={() => setAll(!all)}>{all ? t("hide") : t("kinds.none", { n: rest.length })}</button>}
     </div>
   );
 }
 
-function Filters({ filter, live, feed }: { filter: Record<string, string>; live: boolean; feed: Feed }): JSX.Element {
+/** Gap tells that the live stream left events out, and how to see them. */
+function Gap({ feed }: { feed: Feed }): JSX.Element | null {
   const { t } = useApp();
-  const extra = Object.keys(filter).filter((k) => k.startsWith("field.") || ["namespace", "pod", "unit"].includes(k));
+  if (feed.lost === 0) return null;
+  return <div class="gap" role="status">{t("live.lost", { n: feed.lost })} <button type="button" class="btn small" onClick={() => setQuery({ live: null })}>{t("live.reread")}</button></div>;
+}
+
+interface FiltersProps {
+  filter: Record<string, string>;
+  live: boolean;
+  feed: Feed;
+  hold: boolean;
+  setHold: (h: boolean) => void;
+}
+
+function Filters({ filter, live, feed, hold, setHold }: FiltersProps): JSX.Element {
+  const { t, range } = useApp();
   const severity = (filter.severity ?? "").split(",");
   const set = (k: string) => (v: string) => setQuery({ [k]: v || null }, true);
   return (
-    <div class="filters">
+    <div class="filters events-filters">
       <Search value={filter.q ?? ""} label={t("events.search")} onInput={set("q")} />
       <div class="chips" role="group" aria-label={t("event.severity")}>
         {SEVERITIES.map((s) => <Chip on={severity.includes(s)} onClick={() => setQuery({ severity: toggled(filter.severity ?? "", s) })}><span class={`dot ${s}`} />{t(`severity.${s}` as Key)}</Chip>)}
       </div>
-      <Field name="container" value={filter.container} onInput={set("container")} />
-      <Field name="comm" value={filter.comm} onInput={set("comm")} />
-      <Field name="pid" value={filter.pid} onInput={set("pid")} />
-      {extra.map((k) => <button type="button" class="chip removable" aria-label={t("filter.remove", { name: k })} onClick={() => setQuery({ [k]: null })}>{k.replace(/^field\./, "")} = {filter[k]}<Icon name="close" /></button>)}
-      {Object.keys(filter).length > 0 && <button type="button" class="btn small" onClick={() => setQuery(Object.fromEntries(Object.keys(filter).map((k) => [k, null])))}>{t("filter.clear")}</button>}
-      <button type="button" class={`btn live ${feed.live}`} aria-pressed={live} onClick={() => setQuery({ live: live ? null : "1", ...(live ? {} : unzoomPatch) })}>
-        <Icon name="live" />{t(`live.${feed.live}` as Key)}
-      </button>
-      {feed.lost > 0 && <span class="hint" role="status">{t("live.lost", { n: feed.lost })}</span>}
+      <div class="tail">
+        <a class="btn icon-btn export" href={exportURL({ ...filter, from: iso(range.from), to: iso(range.to) })} download title={t("events.export")} aria-label={t("events.export")}><Icon name="download" /></a>
+        {live && <IconButton icon={hold ? "play" : "pause"} label={hold ? t("live.resume", { n: feed.held }) : t("live.pause")} pressed={hold} class="hold" onClick={() => setHold(!hold)} />}
+        {live && hold && feed.held > 0 && <span class="hint num">+{feed.held}</span>}
+        <button type="button" class={`btn live ${feed.live}`} aria-pressed={live} onClick={() => setQuery({ live: live ? null : "1", ...(live ? {} : unzoomPatch) })}>
+          <Icon name="live" />{t(`live.${feed.live}` as Key)}
+        </button>
+      </div>
+      <div class="more-filters">
+        <Adder filter={filter} />
+        <Active filter={filter} />
+        {Object.keys(filter).length > 0 && <button type="button" class="btn small" onClick={() => setQuery(Object.fromEntries(Object.keys(filter).map((k) => [k, null])))}>{t("filter.clear")}</button>}
+      </div>
     </div>
   );
-}
-
-function Field(p: { name: "container" | "comm" | "pid"; value: string | undefined; onInput: (v: string) => void }): JSX.Element {
-  const { t } = useApp();
-  return <div class={`field ${p.name}`}><Search value={p.value ?? ""} label={t(`filter.${p.name}`)} onInput={p.onInput} /></div>;
 }
 
 function Rows({ feed, filtered }: { feed: Feed; filtered: boolean }): JSX.Element {

@@ -107,9 +107,9 @@ function Containers({ match, query }: { match: Labels; query: URLSearchParams })
   return (
     <Card title={app.t("work.containers")} class="flush">
       <Show of={table} height={120}>
-        {(d) => {
-          const rows = d.rows.filter((r) => r.kind === "container");
-          return rows.length === 0 ? <Notice title={app.t("work.gone")}>{app.t("work.gone.do")}</Notice> : <WorkTable groups={[{ head: null, rows }]} order={orderOf(query)} complete={d.complete} />;
+        {(all) => {
+          const rows = all.filter((r) => r.kind === "container");
+          return rows.length === 0 ? <Notice title={app.t("work.gone")}>{app.t("work.gone.do")}</Notice> : <WorkTable groups={[{ head: null, rows }]} order={orderOf(query)} />;
         }}
       </Show>
     </Card>

@@ -10,7 +10,7 @@ import { fullName, orderOf, WorkTable, type Order } from "../parts/worktable";
 import { workloadOf } from "../prom";
 import { setQuery } from "../router";
 import { useApp, useLoad } from "../state";
-import { COLUMNS, KINDS, loadTable, measured, NEWEST, partition, pods, searched, type Group, type Kind, type Row } from "../workload";
+import { COLUMNS, KINDS, loadTable, measured, partition, pods, searched, type Group, type Kind, type Row } from "../workload";
 import { Chip, Search, Select } from "./metrics";
 
 const GROUPINGS = ["kind", "namespace", "pod"] as const;
@@ -23,11 +23,10 @@ export function WorkloadsPage({ query }: { query: URLSearchParams }): JSX.Elemen
   if (!some) return <Notice title={t("use.unmeasured")}>{t("work.unmeasured")}</Notice>;
   return (
     <div class="stack">
-      <Filters query={query} rows={table.data?.rows ?? []} />
+      <Filters query={query} rows={table.data ?? []} />
       <section class="card flush" aria-label={t("nav.workloads")}>
-        <Show of={table} height={420}>{(d) => <Body query={query} rows={d.rows} complete={d.complete} />}</Show>
+        <Show of={table} height={420}>{(rows) => <Body query={query} rows={rows} />}</Show>
       </section>
-      {table.data?.complete === false && <p class="hint">{t("work.newest", { n: NEWEST })}</p>}
       <CulpritMatrix query={query} />
     </div>
   );
@@ -79,7 +78,7 @@ function groupKey(r: Row, by: (typeof GROUPINGS)[number]): string {
   return by === "kind" ? r.kind : by === "namespace" ? namespace : pod === "" ? "" : workloadOf({ namespace, pod });
 }
 
-function Body({ query, rows, complete }: { query: URLSearchParams; rows: Row[]; complete: boolean }): JSX.Element {
+function Body({ query, rows }: { query: URLSearchParams; rows: Row[] }): JSX.Element {
   const { t } = useApp();
   if (rows.length === 0) return <Notice title={t("work.none")}>{t("work.none.do")}</Notice>;
   const list = searched(ofKind(rows, query.get("kind") ?? ""), query.get("q") ?? "");
@@ -87,5 +86,5 @@ function Body({ query, rows, complete }: { query: URLSearchParams; rows: Row[]; 
   const by = groupingOf(query);
   const groups: Group[] = by === null ? [{ head: null, rows: list }]
     : partition(list, (r) => groupKey(r, by), (k) => (by === "kind" ? t(`work.kinds.${k}` as Key) : k || t("work.group.without")));
-  return <WorkTable groups={groups} order={orderOf(query)} complete={complete} />;
+  return <WorkTable groups={groups} order={orderOf(query)} />;
 }

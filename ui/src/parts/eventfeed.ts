@@ -22,18 +22,37 @@ export interface Feed {
   live: "off" | "connecting" | "open" | "broken";
   /** Events that the stream could not deliver to this slow reader. */
   lost: number;
+  /** Newer events that are held back while the list is held still. */
+  held: number;
 }
 
-/** useFeed keeps the rows of one filter and range. */
-export function useFeed(filter: Record<string, string>, live: boolean): Feed {
-  const { range, tick } = useApp();
+/** useTick is the refresh clock; it stands still while hold is set. */
+function useTick(hold: boolean): number {
+  const { tick } = useApp();
+  const last = useRef(tick);
+  if (!hold) last.current = tick;
+  return last.current;
+}
+
+/** useFeed keeps the rows of one filter and range. hold keeps a live list still: what comes meanwhile is shown afterwards. */
+export function useFeed(filter: Record<string, string>, live: boolean, hold: boolean): Feed {
+  const { range } = useApp();
+  const tick = useTick(live && hold);
   const key = JSON.stringify([filter, rangeKey(range)]);
   const first = useLoad(`feed ${key}`, tick, async (s) => ({ key, page: await api.events({ ...filter, from: iso(range.from), to: iso(range.to), limit: PAGE }, s) }));
   // Rows of a former filter must never mix with those of the present one, so all that is kept carries its key.
   const [kept, setKept] = useState<{ key: string; rows: Document[]; next: string | null }>({ key, rows: [], next: null });
   const [busy, setBusy] = useState(false);
   const [moreError, setMoreError] = useState<ApiError | null>(null);
-  const stream = useStream(filter, key, live, (d) => setKept((k) => ({ ...k, rows: merge([d], k.rows).slice(0, LIVE_MAX) })));
+  const [waiting, setWaiting] = useState<Document[]>([]);
+  const push = (d: Document) => setKept((k) => ({ ...k, rows: merge([d], k.rows).slice(0, LIVE_MAX) }));
+  const stream = useStream(filter, key, live, (d) => (hold ? setWaiting((w) => [d, ...w].slice(0, LIVE_MAX)) : push(d)));
+  useEffect(() => {
+    if (hold || waiting.length === 0) return;
+    setKept((k) => ({ ...k, rows: merge(waiting, k.rows).slice(0, LIVE_MAX) }));
+    setWaiting([]);
+  }, [hold, waiting]);
+  useEffect(() => setWaiting([]), [key, live]);
   const current = first.data?.key === key ? first.data.page : null;
   useEffect(() => {
     if (current === null) return;
@@ -57,7 +76,7 @@ export function useFeed(filter: Record<string, string>, live: boolean): Feed {
   const inRange = mine.rows.filter((d) => live || Date.parse(d.time) / 1000 >= range.from);
   return {
     events: current === null && kept.key !== key ? null : inRange, error: first.error ?? moreError,
-    more: next !== null && next !== "" ? more : null, loadingMore: busy, ...stream,
+    more: next !== null && next !== "" ? more : null, loadingMore: busy, held: waiting.length, ...stream,
   };
 }
 
@@ -79,7 +98,7 @@ function useStream(filter: Record<string, string>, key: string, on: boolean, pus
     source.onerror = () => setLive(source.readyState === EventSource.CLOSED ? "broken" : "connecting");
     source.addEventListener("event", (e) => {
       const d = JSON.parse((e as MessageEvent<string>).data) as Document;
-      if (matches(d, filter)) sink.current(d);
+      if (matches(d, filter.q ?? "")) sink.current(d);
     });
     source.addEventListener("gap", (e) => setLost((n) => n + ((JSON.parse((e as MessageEvent<string>).data) as { lost?: number }).lost ?? 0)));
     return () => source.close();

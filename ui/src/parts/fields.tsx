@@ -6,6 +6,7 @@ import type { Document, Field, Frame, Schema } from "../api";
 import { href } from "../router";
 import { useApp } from "../state";
 import { format } from "../units";
+import { formatWhere } from "../where";
 import { Time } from "./time";
 import { Copy, Icon, Pairs } from "./ui";
 
@@ -67,7 +68,7 @@ export function richFields(d: Document, schema: Schema | undefined): Field[] {
 /** FieldTable shows the other fields, each with its help and a search for the same value. */
 export function FieldTable({ d, schema }: { d: Document; schema: Schema | undefined }): JSX.Element {
   const { t } = useApp();
-  const same = (name: string, v: unknown) => href(["events"], { kind: d.kind, [`field.${name}`]: String(v) });
+  const same = (name: string, v: unknown) => href(["events"], { kind: d.kind, where: formatWhere([{ path: `field.${name}`, op: "=", value: String(v) }]) });
   return (
     <table class="table fields">
       <tbody>

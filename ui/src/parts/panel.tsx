@@ -101,18 +101,28 @@ export interface PanelProps {
   loaded?: Loaded<Answer>;
 }
 
+/** Zoom is what a drag over a chart and its undoing do; on most pages they change the range in the URL. */
+export interface Zoom {
+  set: (from: number, to: number) => void;
+  reset: () => void;
+  /** Whether there is something to undo; not given: when the range does not move. */
+  zoomed?: boolean;
+}
+
+const ZOOM: Zoom = { set: (from, to) => setQuery(absolutePatch(from, to)), reset: () => setQuery(unzoomPatch) };
+
 /** Plot draws a loaded answer, or says why there is none. */
-export function Plot(p: { schema: Schema; loaded: Loaded<Answer>; height: number; markers: Marker[] }): JSX.Element {
+export function Plot({ zoom = ZOOM, ...p }: { schema: Schema; loaded: Loaded<Answer>; height: number; markers: Marker[]; zoom?: Zoom }): JSX.Element {
   const { t } = useApp();
   const { data, error } = p.loaded;
   if (error !== null && data === null) return <Failure error={error} />;
   if (data === null) return <Loading height={p.height} />;
-  if (data.chart.names.length === 0) return <Empty />;
+  if (data.chart.names.length === 0) return <Empty zoom={zoom} />;
   return (
     <>
       {error !== null && <Failure error={error} />}
       <Chart label={p.schema.name} data={data.chart} from={data.from} to={data.to} unit={p.schema.unit ?? ""} rate={rateOf(p.schema)} height={p.height}
-        markers={p.markers} onZoom={(from, to) => setQuery(absolutePatch(from, to))} onReset={() => setQuery(unzoomPatch)}
+        markers={p.markers} onZoom={zoom.set} onReset={zoom.reset}
         onMarker={(m) => { location.hash = m.href; }} />
       {data.chart.names.length >= TOP && <p class="hint">{t("metric.top", { n: TOP })}</p>}
     </>
@@ -120,12 +130,12 @@ export function Plot(p: { schema: Schema; loaded: Loaded<Answer>; height: number
 }
 
 /** Empty stands for a chart without samples; zoomed into nothing, there must be a way back. */
-function Empty(): JSX.Element {
+function Empty({ zoom }: { zoom: Zoom }): JSX.Element {
   const { t, range } = useApp();
   return (
     <Notice title={t("metric.none")}>
       {t("metric.none.do")}
-      {range.last === null && <> <button type="button" class="btn small" onClick={() => setQuery(unzoomPatch)}>{t("range.unzoom")}</button></>}
+      {(zoom.zoomed ?? range.last === null) && <> <button type="button" class="btn small" onClick={zoom.reset}>{t("range.unzoom")}</button></>}
     </Notice>
   );
 }

@@ -4,7 +4,7 @@
 import type { JSX, TargetedPointerEvent } from "preact";
 import { useRef, useState } from "preact/hooks";
 import type { Timeline as Data } from "../api";
-import { color } from "../palette";
+import { shaded } from "../palette";
 import { useApp } from "../state";
 import { digits } from "../units";
 import { axisTime, clock } from "./time";
@@ -21,7 +21,7 @@ export interface TimelineProps {
 
 /** kindColor gives a kind its colour, by its place in the catalogue, so it never changes with the filter. */
 export function kindColor(kind: string, kinds: string[], dark: boolean): string {
-  return color(Math.max(0, kinds.indexOf(kind)), dark);
+  return shaded(Math.max(0, kinds.indexOf(kind)), dark);
 }
 
 interface Drag {

@@ -12,6 +12,7 @@ const PATHS: Record<string, string> = {
   workloads: "M12 3l8 4.5v9L12 21l-8-4.5v-9zM4 7.5l8 4.5 8-4.5M12 12v9",
   metrics: "M3 20h18M5 16l5-6 4 4 6-8",
   events: "M12 3v9l4 3M12 21a9 9 0 1 0 0-18 9 9 0 0 0 0 18z",
+  profiles: "M3 4h18v4H3zM3 8h11v4H3zM3 12h7v4H3zM16 8h5v4h-5zM3 16h4v4H3z",
   system: "M5 5h14v14H5zM9 9h6v6H9zM9 2v3M15 2v3M9 19v3M15 19v3M2 9h3M2 15h3M19 9h3M19 15h3",
   sun: "M12 16a4 4 0 1 0 0-8 4 4 0 0 0 0 8zM12 2v3M12 19v3M2 12h3M19 12h3M5 5l2 2M17 17l2 2M19 5l-2 2M7 17l-2 2",
   moon: "M20 14.5A8.5 8.5 0 1 1 9.5 4a7 7 0 0 0 10.5 10.5z",

@@ -45,8 +45,6 @@ export function Name({ of }: { of: Row }): JSX.Element {
 export interface WorkTableProps {
   groups: Group[];
   order: Order;
-  /** False when more events may have been than were counted. */
-  complete: boolean;
 }
 
 /** shown lists the columns in which some row has a value. */
@@ -55,7 +53,7 @@ export function shown(rows: Row[]): Column[] {
 }
 
 /** WorkTable draws groups of rows in the given order. */
-export function WorkTable({ groups, order: asked, complete }: WorkTableProps): JSX.Element {
+export function WorkTable({ groups, order: asked }: WorkTableProps): JSX.Element {
   const { t } = useApp();
   const [limit, setLimit] = useState(PAGE);
   const all = groups.flatMap((g) => g.rows);
@@ -75,8 +73,8 @@ export function WorkTable({ groups, order: asked, complete }: WorkTableProps): J
             if (rows.length === 0) return null;
             return (
               <tbody key={g.head?.id ?? ""}>
-                {g.head !== null && <Total of={g.head} n={g.rows.length} cols={cols} complete={complete} />}
-                {rows.map((r) => <Line key={r.id} of={r} cols={cols} complete={complete} />)}
+                {g.head !== null && <Total of={g.head} n={g.rows.length} cols={cols} />}
+                {rows.map((r) => <Line key={r.id} of={r} cols={cols} />)}
               </tbody>
             );
           })}
@@ -141,10 +139,9 @@ function limits(c: Column, t: App["t"]): string {
 interface CellsProps {
   of: Row;
   cols: Column[];
-  complete: boolean;
 }
 
-function Cells({ of, cols, complete }: CellsProps): JSX.Element {
+function Cells({ of, cols }: CellsProps): JSX.Element {
   const { t } = useApp();
   return (
     <>
@@ -153,7 +150,7 @@ function Cells({ of, cols, complete }: CellsProps): JSX.Element {
         const level = levelOf(c, v);
         return (
           <td key={c.id} class={`r num ${level} ${v === null || v === 0 ? "nil" : ""} ${cols[i - 1]?.area !== c.area ? "lead" : ""}`} data-col={c.id} data-name={fullName(c, t)}>
-            {brief(c, v)}{c.id === "events" && v !== null && !complete && "+"}
+            {brief(c, v)}
           </td>
         );
       })}
