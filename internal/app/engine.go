@@ -53,6 +53,7 @@ type Engine struct {
 	symbol *symbol.Resolver
 	rings  *ring.Drainer
 	chains *chain.Chains
+	drops  dropCount
 	known  atomic.Pointer[known.List]
 	pipe   *pipe.Pipe
 	gather *pipe.Gatherer

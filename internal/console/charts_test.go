@@ -39,9 +39,9 @@ func TestChoose(t *testing.T) {
 		want string
 	}{
 		{"of a workload", kind("sched_stall", "runqueue", signal.AreaSched), map[string]string{"unit": "x"},
-			`huatuo_container_runqueue_wait_seconds{unit="x"} huatuo_runqueue_wait_seconds{} huatuo_pressure_seconds_total{resource="cpu"} huatuo_container_cpu_throttled_total{unit="x"} huatuo_load{} huatuo_signals_total{name="sched_stall"}`},
+			`huatuo_container_runqueue_wait_seconds{unit="x"} huatuo_runqueue_wait_seconds{} huatuo_pressure_seconds_total{resource="cpu"} huatuo_container_cpu_throttled_total{unit="x"} huatuo_fs_wait_seconds{} huatuo_load{} huatuo_signals_total{name="sched_stall"}`},
 		{"another area", kind("io_stall", "blockio", signal.AreaBlock), nil,
-			`huatuo_block_wait_seconds{} huatuo_pressure_seconds_total{resource="io"} huatuo_signals_total{name="io_stall"}`},
+			`huatuo_block_wait_seconds{} huatuo_pressure_seconds_total{resource="io"} huatuo_fs_wait_seconds{} huatuo_signals_total{name="io_stall"}`},
 		{"an area without much", kind("panic", "kernlog", signal.AreaSystem), nil, `huatuo_pressure_seconds_total{} huatuo_signals_total{name="panic"}`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -71,7 +71,7 @@ func stormOfRetransmits(t *testing.T) figures {
 	if counted > float64(told) || counted < float64(told)*(1-uncalled) {
 		t.Errorf("the kernel sent %d segments again, the agent counts %.0f, and the kernel did not call it for %d", told, counted, missed)
 	}
-	if reached < retransmitsOffered/4 {
+	if reached < pick(retransmitsOffered/20., retransmitsOffered/2.) { // a busy machine sends fewer
 		t.Errorf("only %.0f segments a second were sent again: nothing was tested", reached)
 	}
 	a.balanced()

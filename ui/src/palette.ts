@@ -30,3 +30,21 @@ export function severityColor(s: string, dark: boolean): string {
 export function heat(v: number, dark: boolean): string {
   return dark ? `hsl(234 ${34 + 46 * v}% ${20 + 50 * v}%)` : `hsl(232 ${75 - 20 * v}% ${94 - 50 * v}%)`;
 }
+
+/** Hue and saturation of each kind of code in a flame graph. */
+const FLAME: Record<string, [hue: number, saturation: number]> = { native: [42, 88], runtime: [150, 45], kernel: [14, 80], unknown: [0, 0] };
+
+/** flameColor is a function's box: its kind's hue, a shade of its own so that neighbours stay apart; dark text reads on all of them. */
+export function flameColor(kind: string, key: string, dark: boolean): string {
+  let h = 0;
+  for (let i = 0; i < key.length; i++) h = (Math.imul(h, 31) + key.charCodeAt(i)) | 0;
+  const [hue, saturation] = FLAME[kind] ?? FLAME.unknown!;
+  const shade = (h >>> 0) % 11;
+  return `hsl(${hue + (((h >>> 8) % 9) - 4)} ${saturation}% ${(dark ? 58 : 66) + shade}%)`;
+}
+
+/** changeColor is a box of a difference: red for a larger share, blue for a smaller one, fullest from five points on. */
+export function changeColor(change: number, dark: boolean): string {
+  const v = Math.min(1, Math.sqrt(Math.abs(change) / 0.05));
+  return `hsl(${change > 0 ? 6 : 215} ${Math.round(78 * v)}% ${Math.round((dark ? 74 : 88) - 20 * v)}%)`;
+}

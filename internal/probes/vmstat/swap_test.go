@@ -106,6 +106,7 @@ func hugeOut(t *testing.T, e *probetest.Env) {
 // thrash reads a file that does not fit beside what a cgroup has in use: what
 // comes back soon after it went becomes active, goes all the same, and comes back.
 func thrash(t *testing.T, e *probetest.Env, limit int) {
+	twoLists(t)
 	path := onDisk(t)
 	if err := os.Truncate(path, 24*mib); err != nil {
 		t.Fatal(err)

@@ -30,7 +30,7 @@ func take(t *testing.T, o Options, n int, match func(*signal.StackSample) bool) 
 	var all []*signal.StackSample
 	o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	o.Symbols = symbol.New(symbol.Options{})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	o.Emit = func(s *signal.StackSample) {
 		mu.Lock()

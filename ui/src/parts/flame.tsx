@@ -65,7 +65,7 @@ function rowOf(s: Pick<FlameProps, "tree" | "up">, depth: number): number {
 
 /** draw paints what is seen. */
 function draw(s: Scene): void {
-  const { canvas, box, tree, view } = s;
+  const { canvas, box, tree } = s;
   const ratio = devicePixelRatio || 1;
   const [width, height] = [box.clientWidth, box.clientHeight];
   if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {

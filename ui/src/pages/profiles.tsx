@@ -1,0 +1,282 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/** Profiles: where the time goes, in which function of whom, and when. All of the view's state is in its URL. */
+import type { JSX } from "preact";
+import { useMemo, useState } from "preact/hooks";
+import { api, profileURL, type FlameGraph, type ProfileTypes } from "../api";
+import { build, collapse, diff, find, matching, pattern, sandwich, shareOf, type Fn, type Kind, type Tree } from "../flame";
+import { formatSel, heatAsk, parseSel } from "../heatgrid";
+import { Flame } from "../parts/flame";
+import { HeatMap } from "../parts/heatmap";
+import { rangeKey } from "../parts/panel";
+import { Changes, Functions, where } from "../parts/proftables";
+import { clock } from "../parts/time";
+import { Card, Copy, Icon, Notice, Show } from "../parts/ui";
+import { changeColor, flameColor } from "../palette";
+import { amount, comparedParams, EARLIER, filterOf, grainOf, LABELS, paramsOf, parseCompare, percent, points, valuesOf, windowOf } from "../profile";
+import { formatHash, patched, setQuery } from "../router";
+import { useApp, useLoad } from "../state";
+import { grouped, span } from "../units";
+import { Chip, Search, Select } from "./metrics";
+
+/** Nodes with a smaller share would be thinner than half a pixel until one zooms in far. */
+const LEAST_SHARE = 0.0001;
+
+const KINDS: Kind[] = ["native", "runtime", "kernel", "unknown"];
+const FORMATS = ["pprof", "folded", "svg", "speedscope"];
+
+export function ProfilesPage({ query }: { query: URLSearchParams }): JSX.Element {
+  const { tick } = useApp();
+  const types = useLoad("profile types", tick, api.profileTypes);
+  return <Show of={types} height={320}>{(d) => <Known types={d} query={query} />}</Show>;
+}
+
+/** Standing says why no stacks are being taken; null when they are. */
+function Standing({ status }: { status: ProfileTypes["status"] }): JSX.Element | null {
+  const { t } = useApp();
+  const why = status.reason ? <code class="wrap">{status.reason}</code> : null;
+  switch (status.state) {
+    case "disabled": return <Card title={t("nav.profiles")}><Notice title={t("prof.off")}>{t("prof.off.do")}</Notice></Card>;
+    case "unsupported": return <Card title={t("nav.profiles")}><Notice kind="error" title={t("prof.unsupported")}>{why}</Notice></Card>;
+    case "failed": return <Notice kind="error" title={t("prof.failed")}>{why} {t("prof.failed.do")}</Notice>;
+    case "starting": return <Notice title={t("prof.starting")}>{why}</Notice>;
+    default: return null;
+  }
+}
+
+function Known({ types, query }: { types: ProfileTypes; query: URLSearchParams }): JSX.Element {
+  const { range, tick } = useApp();
+  const list = types.types ?? [];
+  const type = list.find((p) => p.name === query.get("type")) ?? list[0];
+  const { state } = types.status;
+  // A moving range is asked anew more seldom the longer it is.
+  const grain = grainOf(range.to - range.from);
+  const turn = range.last === null ? tick : Math.floor(range.to / grain);
+  if (type === undefined || state === "disabled" || state === "unsupported") return <Standing status={types.status} />;
+  return (
+    <div class="stack profiles">
+      <Standing status={types.status} />
+      <Filters types={list} type={type.name} query={query} turn={turn} />
+      <When type={type.name} unit={type.unit} query={query} turn={turn} />
+      <Stacks type={type} query={query} turn={turn} />
+    </div>
+  );
+}
+
+function Filters({ types, type, query, turn }: { types: NonNullable<ProfileTypes["types"]>; type: string; query: URLSearchParams; turn: number }): JSX.Element {
+  const { t, range } = useApp();
+  const filter = filterOf(query);
+  const ask = paramsOf(type, {}, [range.from, range.to]);
+  const few = LABELS.filter((l) => l !== "thread").join(",");
+  const series = useLoad(`profile series ${type} ${rangeKey(range)}`, turn, (s) => api.profileSeries({ ...ask, by: few }, s));
+  const { thread: _, ...others } = filter;
+  const threads = useLoad(`profile threads ${type} ${JSON.stringify(others)} ${rangeKey(range)}`, turn, (s) => api.profileSeries({ ...ask, ...others, by: "thread" }, s));
+  const values = (l: string) => {
+    const list = l === "thread" ? valuesOf(threads.data ?? [], l, {}) : valuesOf(series.data ?? [], l, filter);
+    const chosen = filter[l];
+    return chosen !== undefined && !list.some(([v]) => v === chosen) ? [[chosen, 0] as [string, number], ...list] : list;
+  };
+  const offered = LABELS.map((l) => [l, values(l)] as const).filter(([, v]) => v.length > 0);
+  // What to compare with: other values of a label that is filtered by, else of the process.
+  const label = LABELS.find((l) => filter[l] !== undefined && l !== "thread") ?? "process";
+  const rivals = (offered.find(([l]) => l === label)?.[1] ?? []).filter(([v]) => v !== filter[label]).map(([v]): [string, string] => [`${label}=${v}`, `${label} ${v}`]);
+  const compare = query.get("cmp") ?? "";
+  const options: [string, string][] = [["", t("prof.compare.none")], ["before", t("prof.compare.before")],
+    ...EARLIER.map(([s]): [string, string] => [String(s), t("prof.compare.ago", { s: span(s) })]), ...(filter[label] === undefined ? [] : rivals)];
+  if (!options.some(([v]) => v === compare)) options.push([compare, compare.replace("=", " ")]);
+  return (
+    <div class="filters">
+      <Select label={t("prof.type")} value={type} options={types.map((p) => [p.name, p.name])} onChange={(v) => setQuery({ type: v, focus: null })} />
+      {offered.map(([l, v]) => (
+        <Select key={l} label={l} value={filter[l] ?? ""} options={[["", t("all")], ...v.map(([name]): [string, string] => [name, name])]} onChange={(to) => setQuery({ [l]: to || null, pid: null, focus: null })} />
+      ))}
+      {filter.pid !== undefined && <button type="button" class="chip removable" aria-label={t("filter.remove", { name: "pid" })} onClick={() => setQuery({ pid: null })}><code>pid = {filter.pid}</code><Icon name="close" /></button>}
+      <Select label={t("prof.compare")} value={compare} options={options} onChange={(v) => setQuery({ cmp: v || null })} />
+    </div>
+  );
+}
+
+function When({ type, unit, query, turn }: { type: string; unit: string; query: URLSearchParams; turn: number }): JSX.Element {
+  const { t, range } = useApp();
+  const filter = filterOf(query);
+  const ask = heatAsk(range.from, range.to);
+  const heat = useLoad(`profile heat ${type} ${JSON.stringify(filter)} ${rangeKey(range)}`, turn, async (s) => ({
+    grid: ask.grid, data: await api.profileHeat({ ...paramsOf(type, filter, [ask.from, ask.to]), column: ask.column }, s),
+  }));
+  const sel = parseSel(query.get("sel") ?? "");
+  const chip = sel !== null && (
+    <button type="button" class="chip removable" aria-label={t("filter.remove", { name: t("prof.heat") })} onClick={() => setQuery({ sel: null })}>
+      {t("prof.selected", { a: clock(new Date(sel[0] * 1000), true), b: clock(new Date(sel[1] * 1000), true) })}<Icon name="close" />
+    </button>
+  );
+  return (
+    <Card title={t("prof.heat")} note={chip || undefined} class="when">
+      <Show of={heat} height={150}>
+        {(h) => <HeatMap data={h.data} grid={h.grid} selected={sel} amount={(v) => amount(v, unit)} onSelect={(a, b) => setQuery({ sel: formatSel(a, b) })} />}
+      </Show>
+    </Card>
+  );
+}
+
+interface Both {
+  now: FlameGraph;
+  then: FlameGraph | null;
+}
+
+function Stacks({ type, query, turn }: { type: NonNullable<ProfileTypes["types"]>[number]; query: URLSearchParams; turn: number }): JSX.Element {
+  const { t, range } = useApp();
+  const filter = filterOf(query);
+  const sel = query.get("sel") ?? "";
+  const cmp = query.get("cmp") ?? "";
+  const window = windowOf(query, range);
+  const compare = parseCompare(cmp, window);
+  const ask = paramsOf(type.name, filter, window);
+  const key = `flame ${type.name} ${JSON.stringify(filter)} ${cmp} ${sel || rangeKey(range)}`;
+  const loaded = useLoad(key, sel === "" ? turn : 0, async (s): Promise<Both> => {
+    const least = { min_share: LEAST_SHARE };
+    const [now, then] = await Promise.all([api.flame({ ...ask, ...least }, s), compare === null ? null : api.flame({ ...comparedParams(type.name, filter, window, compare), ...least }, s)]);
+    return { now, then };
+  });
+  const note = (
+    <span class="downloads"><Icon name="download" /><span class="desk-only">{t("prof.download")}</span>
+      {FORMATS.map((f) => <a key={f} href={profileURL({ ...ask, format: f })} download>{f}</a>)}
+    </span>
+  );
+  return (
+    <Card title={<span title={`${type.help} ${type.read}`}>{type.name}</span>} note={note} class="flush stacks">
+      <p class="hint lead">{type.help} {type.read}</p>
+      <Show of={loaded} height={400}>{(both) => both.now.total === 0 ? <Notice title={t("prof.none")}>{t("prof.none.do")}</Notice> : <Graph both={both} query={query} stale={loaded.loading} />}</Show>
+    </Card>
+  );
+}
+
+type ViewName = "graph" | "table" | "sandwich";
+
+function Graph({ both, query, stale }: { both: Both; query: URLSearchParams; stale: boolean }): JSX.Element {
+  const { t } = useApp();
+  const fold = query.get("fold") === "1";
+  const compared = both.then !== null && both.then.total > 0;
+  const tree = useMemo(() => {
+    const whole = compared ? diff(both.now, both.then!) : build(both.now);
+    return fold ? collapse(whole) : whole;
+  }, [both, fold]);
+  const q = query.get("q") ?? "";
+  const re = useMemo(() => (q === "" ? null : pattern(q)), [q]);
+  const matched = useMemo(() => (re === null ? null : matching(tree, re)), [tree, re]);
+  const asked = query.get("view");
+  const view: ViewName = asked === "table" || asked === "sandwich" ? asked : "graph";
+  const link = (f: Fn) => formatHash(["profiles"], patched(query, { view: "sandwich", fn: f.key }));
+  const { now, then } = both;
+  return (
+    <div aria-busy={stale}>
+      <div class="filters bar-row">
+        <div class="chips" role="group" aria-label={t("prof.view")}>
+          {(["graph", "table", "sandwich"] as const).map((v) => <Chip key={v} on={view === v} onClick={() => setQuery({ view: v === "graph" ? null : v })}>{t(`prof.view.${v}`)}</Chip>)}
+        </div>
+        <Search value={q} label={t("prof.search")} onInput={(v) => setQuery({ q: v || null }, true)} />
+        {q !== "" && <span class={re === null ? "reason" : "muted matching"} role="status">{matched === null ? t("prof.search.bad") : t("prof.matching", { s: percent(shareOf(tree, matched)) })}</span>}
+        {view !== "table" && <Chip on={query.get("up") === "1"} onClick={() => setQuery({ up: query.get("up") === "1" ? null : "1" })}>{t("prof.up")}</Chip>}
+        <Chip on={fold} onClick={() => setQuery({ fold: fold ? null : "1", focus: null })}>{t("prof.fold")}</Chip>
+        {query.has("focus") && <button type="button" class="btn small" onClick={() => setQuery({ focus: null })}>{t("prof.reset")}</button>}
+      </div>
+      {then !== null && !compared && <Notice title={t("prof.compare.empty")} />}
+      {view === "graph" && <Whole tree={tree} unit={now.unit} query={query} matched={matched} link={link} />}
+      {view === "table" && (compared ? <Changes tree={tree} samples={[then!.samples, now.samples]} matched={matched} query={query} link={link} /> : <Functions tree={tree} unit={now.unit} matched={matched} query={query} link={link} />)}
+      {view === "sandwich" && <Sandwich tree={tree} unit={now.unit} query={query} matched={matched} />}
+      <Legend compared={compared && view === "graph"} />
+      <p class="hint lead">
+        {t("prof.sum", { v: amount(now.total, now.unit), n: grouped(now.samples) })}
+        {(now.dropped_nodes ?? 0) > 0 && ` · ${t("prof.dropped", { n: grouped(now.dropped_nodes!) })}`}
+        {(now.truncated ?? 0) > 0 && ` · ${t("prof.truncated", { s: percent(now.truncated! / now.total) })}`}
+      </p>
+    </div>
+  );
+}
+
+function Legend({ compared }: { compared: boolean }): JSX.Element {
+  const { t } = useApp();
+  return (
+    <ul class="kinds">
+      {compared ? <><li><i class="swatch less" />{t("prof.less")}</li><li><i class="swatch grown" />{t("prof.more")}</li></>
+        : KINDS.map((k) => <li key={k}><i class={`swatch kind-${k}`} />{t(`prof.kind.${k}`)}</li>)}
+    </ul>
+  );
+}
+
+/** useFace gives a tree's colours and texts. */
+function useFace(tree: Tree, unit: string) {
+  const { t, dark } = useApp();
+  return useMemo(() => {
+    const all = tree.total[0] || 1;
+    const then = tree.base?.[0] || 1;
+    const fill = tree.fns.map((f) => flameColor(f.kind, f.key, dark));
+    const grown = (i: number) => tree.total[i]! / all - (tree.base?.[i] ?? 0) / then;
+    const color = (i: number) => (i === 0 ? (dark ? "#8b8f9c" : "#c9ccd6") : tree.base === undefined ? fill[tree.fn[i]!]! : changeColor(grown(i), dark));
+    const name = (i: number) => (i === 0 ? t("prof.everything") : tree.fns[tree.fn[i]!]!.name);
+    const tip = (i: number) => {
+      const lines = [name(i)];
+      const f = tree.fns[tree.fn[i]!];
+      if (f !== undefined) lines.push(where(f), f.frame.missing ? t("prof.missing", { s: f.frame.missing }) : "");
+      const value = (v: number, word: string) => `${word} ${amount(v, unit)} (${percent(v / all)})`;
+      lines.push(value(tree.total[i]!, t("prof.total")), value(tree.self[i]!, t("prof.self")));
+      if (tree.base !== undefined) lines.push(`${t("prof.before")} ${percent(tree.base[i]! / then)}, ${t("prof.change")} ${points(grown(i))}`);
+      return lines.filter((l) => l !== "");
+    };
+    return { color, name, tip };
+  }, [tree, unit, dark, t]);
+}
+
+interface GraphProps {
+  tree: Tree;
+  unit: string;
+  query: URLSearchParams;
+  matched: Uint8Array | null;
+}
+
+function Whole({ tree, unit, query, matched, link }: GraphProps & { link: (f: Fn) => string }): JSX.Element {
+  const { t } = useApp();
+  const face = useFace(tree, unit);
+  const [at, setAt] = useState(0); // id of the node that the keyboard is at
+  const focus = find(tree, Number(query.get("focus") ?? 0));
+  const cursor = at === 0 ? -1 : find(tree, at);
+  const shown = cursor > 0 ? cursor : focus;
+  const f = tree.fns[tree.fn[shown]!];
+  return (
+    <>
+      <Flame tree={tree} {...face} label={t("prof.graph.label")} up={query.get("up") === "1"} matched={matched} focus={focus} cursor={cursor}
+        onFocus={(n) => setQuery({ focus: n <= 0 ? null : String(tree.id[n]!) })} onCursor={(n) => setAt(tree.id[n]!)} />
+      {f !== undefined && (
+        <div class="chosen">
+          <code class="wrap">{f.name}</code><span class="help wrap">{face.tip(shown).slice(1).join(" · ")}</span>
+          <span class="acts"><a class="btn small" href={link(f)}>{t("prof.view.sandwich")}</a><Copy text={f.name} /></span>
+        </div>
+      )}
+    </>
+  );
+}
+
+function Sandwich({ tree, unit, query, matched }: GraphProps): JSX.Element {
+  const { t } = useApp();
+  const fn = tree.fns.findIndex((f) => f.key === query.get("fn"));
+  const sides = useMemo(() => (fn < 0 ? null : sandwich(tree, fn)), [tree, fn]);
+  if (sides === null) return <Notice title={t("prof.sandwich.none")}>{t("prof.sandwich.none.do")} <a href={formatHash(["profiles"], patched(query, { view: "table" }))}>{t("prof.view.table")}</a></Notice>;
+  const f = tree.fns[fn]!;
+  const all = tree.total[0] || 1;
+  const total = sides.callees.total[0]!;
+  return (
+    <div class="sandwich">
+      <div class="chosen"><code class="wrap">{f.name}</code><span class="help wrap">{where(f)} · {t("prof.total")} {amount(total, unit)} ({percent(total / all)})</span></div>
+      <h3>{t("prof.callers")}</h3>
+      <Half tree={sides.callers} unit={unit} matched={matched} up label={t("prof.callers")} />
+      <h3>{t("prof.callees")}</h3>
+      <Half tree={sides.callees} unit={unit} matched={matched} label={t("prof.callees")} />
+    </div>
+  );
+}
+
+function Half({ tree, unit, matched, up, label }: Omit<GraphProps, "query"> & { up?: boolean; label: string }): JSX.Element {
+  const face = useFace(tree, unit);
+  const [focus, setFocus] = useState(0);
+  const [at, setAt] = useState(0);
+  return <Flame tree={tree} {...face} label={label} up={up === true} matched={matched} height={320} focus={find(tree, focus)} cursor={at === 0 ? -1 : find(tree, at)} onFocus={(n) => setFocus(n <= 0 ? 0 : tree.id[n]!)} onCursor={(n) => setAt(tree.id[n]!)} />;
+}
