@@ -70,6 +70,7 @@ export const profiles = [
       await page.fill('.profiles input[type="search"]', "(");
       await page.waitForSelector('.reason:has-text("no regular expression")');
       await page.fill('.profiles input[type="search"]', "");
+      await page.waitForFunction(() => !location.hash.includes("q="));
 
       await page.click(`tr[data-fn="${b.fn}"] a`);
       await page.waitForSelector(".sandwich .chosen");

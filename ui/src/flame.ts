@@ -51,16 +51,17 @@ export function kindOf(f: Frame): Kind {
   return "kernel";
 }
 
-/** nameOf is what a frame is called in a graph: an unknown one by its file and where in it. */
+/** nameOf is what a frame is called in a graph: an unknown one by its file and where in it, else by why it is unknown. */
 export function nameOf(f: Frame): string {
   const module = f.module ?? "";
-  if (!f.missing || module === "") return f.function;
+  if (!f.missing) return f.function;
+  if (module === "" || !f.offset) return `[${f.missing}]`;
   return `${module.slice(module.lastIndexOf("/") + 1)}+0x${(f.offset ?? 0).toString(16)}`;
 }
 
 /** keyOf identifies a function. */
 export function keyOf(f: Frame): string {
-  return `${nameOf(f)}@${f.module ?? ""}${f.missing && !f.module ? `!${f.missing}` : ""}`;
+  return `${nameOf(f)}@${f.missing && !f.offset ? "" : (f.module ?? "")}`;
 }
 
 /** Collects nodes, then lays them out. */

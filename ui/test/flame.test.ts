@@ -45,7 +45,8 @@ test("kinds and names of frames", () => {
   assert.equal(kindOf(unknown), "unknown");
   assert.equal(nameOf(unknown), "x+0xff");
   assert.notEqual(keyOf(unknown), keyOf({ ...unknown, offset: 254 }));
-  assert.equal(nameOf({ function: "[unknown]", missing: "not in a file" }), "[unknown]");
+  assert.equal(nameOf({ function: "[unknown]", missing: "not in a file" }), "[not in a file]");
+  assert.equal(keyOf({ function: "[unknown]", module: "unwinder", missing: "no stack" }), keyOf({ function: "[unknown]", missing: "no stack" }));
 });
 
 test("layout: children within their parents, the widest first, no overlap", () => {

@@ -247,5 +247,5 @@ func TestKernelBurst(t *testing.T) {
 		time.Sleep(300 * time.Millisecond) // three periods: 20 ms are saved
 		h.Do(t, "spin", 60)
 	}
-	becomes(t, h, "five bursts of 20 ms", want{cpuBurst, nil, 0.001, times * 0.021}, want{cpuLimit, nil, 0.2, 0.2}, want{cpuPeriods, nil, times, 0})
+	becomes(t, h, "five bursts of 20 ms", want{cpuBurst, nil, 0.001, times * 0.04}, want{cpuLimit, nil, 0.2, 0.2}, want{cpuPeriods, nil, times, 0})
 }

@@ -175,7 +175,7 @@ function Graph({ both, query, stale }: { both: Both; query: URLSearchParams; sta
         </div>
         <Search value={q} label={t("prof.search")} onInput={(v) => setQuery({ q: v || null }, true)} />
         {q !== "" && <span class={re === null ? "reason" : "muted matching"} role="status">{matched === null ? t("prof.search.bad") : t("prof.matching", { s: percent(shareOf(tree, matched)) })}</span>}
-        {view !== "table" && <Chip on={query.get("up") === "1"} onClick={() => setQuery({ up: query.get("up") === "1" ? null : "1" })}>{t("prof.up")}</Chip>}
+        {view === "graph" && <Chip on={query.get("up") === "1"} onClick={() => setQuery({ up: query.get("up") === "1" ? null : "1" })}>{t("prof.up")}</Chip>}
         <Chip on={fold} onClick={() => setQuery({ fold: fold ? null : "1", focus: null })}>{t("prof.fold")}</Chip>
         {query.has("focus") && <button type="button" class="btn small" onClick={() => setQuery({ focus: null })}>{t("prof.reset")}</button>}
       </div>
@@ -265,7 +265,7 @@ function Sandwich({ tree, unit, query, matched }: GraphProps): JSX.Element {
   const total = sides.callees.total[0]!;
   return (
     <div class="sandwich">
-      <div class="chosen"><code class="wrap">{f.name}</code><span class="help wrap">{where(f)} · {t("prof.total")} {amount(total, unit)} ({percent(total / all)})</span></div>
+      <div class="chosen"><code class="wrap">{f.name}</code><span class="help wrap">{[where(f), `${t("prof.total")} ${amount(total, unit)} (${percent(total / all)})`].filter((l) => l !== "").join(" · ")}</span></div>
       <h3>{t("prof.callers")}</h3>
       <Half tree={sides.callers} unit={unit} matched={matched} up label={t("prof.callers")} />
       <h3>{t("prof.callees")}</h3>
@@ -278,5 +278,5 @@ function Half({ tree, unit, matched, up, label }: Omit<GraphProps, "query"> & { 
   const face = useFace(tree, unit);
   const [focus, setFocus] = useState(0);
   const [at, setAt] = useState(0);
-  return <Flame tree={tree} {...face} label={label} up={up === true} matched={matched} height={320} focus={find(tree, focus)} cursor={at === 0 ? -1 : find(tree, at)} onFocus={(n) => setFocus(n <= 0 ? 0 : tree.id[n]!)} onCursor={(n) => setAt(tree.id[n]!)} />;
+  return <Flame tree={tree} {...face} label={label} up={up === true} matched={matched} height={320} skip={1} focus={find(tree, focus)} cursor={at === 0 ? -1 : find(tree, at)} onFocus={(n) => setFocus(n <= 0 ? 0 : tree.id[n]!)} onCursor={(n) => setAt(tree.id[n]!)} />;
 }

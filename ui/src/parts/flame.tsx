@@ -41,6 +41,8 @@ export interface FlameProps {
   tip: (node: number) => string[];
   /** Largest height in CSS pixels. */
   height?: number;
+  /** Rows that are not shown: 1 leaves out the node for everything. */
+  skip?: number;
 }
 
 interface View {
@@ -58,9 +60,9 @@ interface Scene extends FlameProps {
   accent: string;
 }
 
-/** rowOf gives the row from the top of a depth. */
-function rowOf(s: Pick<FlameProps, "tree" | "up">, depth: number): number {
-  return s.up ? s.tree.rows.length - 1 - depth : depth;
+/** rowOf gives the row from the top of a depth; it is its own inverse but for what is skipped. */
+function rowOf(s: Pick<FlameProps, "tree" | "up" | "skip">, depth: number): number {
+  return s.up ? s.tree.rows.length - 1 - depth : depth - (s.skip ?? 0);
 }
 
 /** draw paints what is seen. */
@@ -82,6 +84,7 @@ function draw(s: Scene): void {
   const letter = c.measureText("m").width;
   const top = box.scrollTop;
   tree.rows.forEach((row, depth) => {
+    if (depth < (s.skip ?? 0)) return;
     const y = rowOf(s, depth) * ROW - top;
     if (y + ROW > 0 && y < height) drawRow(s, c, row, y, width, letter);
   });
@@ -142,7 +145,10 @@ function useScene(p: FlameProps) {
   };
   const target = useMemo((): View => ({ a: p.tree.x[p.focus]!, b: p.tree.x[p.focus]! + Math.max(p.tree.w[p.focus]!, 1e-12) }), [p.tree, p.focus]);
   const moving = useRef(0);
+  const zoomed = useRef(false); // by the wheel or a drag, which the address does not know
+  const focused = useRef(0);
   const show = (to: View) => {
+    zoomed.current = false;
     cancelAnimationFrame(moving.current);
     const s = scene.current!;
     const from = s.view;
@@ -164,10 +170,15 @@ function useScene(p: FlameProps) {
       ...p, box: box.current!, canvas: canvas.current!, view: old?.view ?? target, hover: old !== null && old.tree === p.tree ? old.hover : -1,
       text: css.getPropertyValue("--text"), gap: css.getPropertyValue("--panel"), accent: css.getPropertyValue("--accent"),
     };
-    if (old !== null && old.tree !== p.tree) scene.current.view = target;
+    if (old !== null && old.tree !== p.tree && !zoomed.current) scene.current.view = target;
     redraw();
   });
-  useEffect(() => { show(target); }, [target]);
+  useEffect(() => {
+    const id = p.tree.id[p.focus]!;
+    // A refresh leaves the place that one has zoomed to.
+    if (focused.current !== id || !zoomed.current) show(target);
+    focused.current = id;
+  }, [target]);
   useEffect(() => { redraw(); }, [dark]);
   useEffect(() => {
     const o = new ResizeObserver(redraw);
@@ -181,23 +192,33 @@ function useScene(p: FlameProps) {
   }, []);
   // Roots at the bottom: begin there.
   useEffect(() => { box.current!.scrollTop = p.up ? box.current!.scrollHeight : 0; }, [p.up, p.tree.rows.length]);
-  return { box, canvas, scene, redraw };
+  const reset = () => show(target);
+  const look = (view: View) => {
+    zoomed.current = true;
+    scene.current!.view = view;
+    redraw();
+  };
+  return { box, canvas, scene, redraw, reset, look };
 }
 
 /** Flame is the graph, its read-out and its keys. */
 export function Flame(p: FlameProps): JSX.Element {
   const { t } = useApp();
-  const { box, canvas, scene, redraw } = useScene(p);
+  const { box, canvas, scene, redraw, reset, look } = useScene(p);
+  const focus = (node: number) => {
+    if (node === p.focus) reset();
+    else p.onFocus(node);
+  };
   const tip = useRef<HTMLDivElement>(null);
   const [said, say] = useState("");
   const drag = useRef<{ x: number; view: View; moved: boolean } | null>(null);
-  const rows = p.tree.rows.length;
+  const rows = p.tree.rows.length - (p.skip ?? 0);
   const at = (e: { clientX: number; clientY: number }): number => {
     const s = scene.current!;
     const r = s.canvas.getBoundingClientRect();
     const row = Math.floor((e.clientY - r.top + s.box.scrollTop) / ROW);
     const x = s.view.a + ((e.clientX - r.left) / r.width) * (s.view.b - s.view.a);
-    return nodeAt(s.tree, p.up ? rows - 1 - row : row, x);
+    return nodeAt(s.tree, p.up ? p.tree.rows.length - 1 - row : row + (p.skip ?? 0), x);
   };
   const hover = (node: number, e?: MouseEvent) => {
     scene.current!.hover = node;
@@ -208,8 +229,7 @@ export function Flame(p: FlameProps): JSX.Element {
     const s = scene.current!;
     const w = s.view.b - s.view.a;
     const a = Math.max(0, Math.min(1 - w, s.view.a + by * w));
-    s.view = { a, b: a + w };
-    redraw();
+    look({ a, b: a + w });
   };
   const zoom = (e: WheelEvent) => {
     const s = scene.current!;
@@ -218,8 +238,7 @@ export function Flame(p: FlameProps): JSX.Element {
     const k = Math.exp(Math.max(-60, Math.min(60, e.deltaY)) / 150);
     const w = Math.max(1e-6, Math.min(1, (s.view.b - s.view.a) * k));
     const a = Math.max(0, Math.min(1 - w, mid - ((mid - s.view.a) / (s.view.b - s.view.a)) * w));
-    s.view = { a, b: a + w };
-    redraw();
+    look({ a, b: a + w });
   };
   useEffect(() => {
     // Not passive: a zoomed page would hide the rest of the console.
@@ -232,7 +251,8 @@ export function Flame(p: FlameProps): JSX.Element {
     box.current!.addEventListener("wheel", wheel, { passive: false });
     return () => box.current?.removeEventListener("wheel", wheel);
   }, []);
-  const move = (node: number) => {
+  const move = (to: number) => {
+    const node = p.tree.depth[to]! < (p.skip ?? 0) ? p.tree.rows[p.skip ?? 0]![0]! : to;
     p.onCursor(node);
     say(p.tip(node).join(", "));
     const y = rowOf(p, p.tree.depth[node]!) * ROW;
@@ -248,8 +268,8 @@ export function Flame(p: FlameProps): JSX.Element {
       case "ArrowLeft": move(step(p.tree, from, "left")); break;
       case "ArrowRight": move(step(p.tree, from, "right")); break;
       case "Home": move(0); break;
-      case "Enter": case " ": p.onFocus(from); break;
-      case "Escape": p.onFocus(0); break;
+      case "Enter": case " ": focus(from); break;
+      case "Escape": focus(0); break;
       default: return;
     }
     e.preventDefault();
@@ -266,7 +286,7 @@ export function Flame(p: FlameProps): JSX.Element {
             const s = scene.current!;
             const w = d.view.b - d.view.a;
             const a = Math.max(0, Math.min(1 - w, d.view.a - ((e.clientX - d.x) / s.box.clientWidth) * w));
-            s.view = { a, b: a + w };
+            look({ a, b: a + w });
             hover(-1);
             return;
           }
@@ -279,7 +299,7 @@ export function Flame(p: FlameProps): JSX.Element {
           const node = at(e);
           if (moved || node < 0) return;
           p.onCursor(node);
-          p.onFocus(node);
+          focus(node);
         }}>
         <canvas ref={canvas} aria-hidden="true" />
         <div style={{ height: `${Math.max(0, rows * ROW - Math.min(rows * ROW, p.height ?? 640))}px` }} />
