@@ -86,6 +86,43 @@ func (a *App) budgetCost(c *console.Cost) {
 type bpfMeter struct {
 	mu  sync.Mutex
 	off bool // it cannot be done here, and is not tried again
+
+	skipped skips
+}
+
+// skips counts the calls of BPF programs that the kernel left out: a program does
+// not run on a CPU on which it is running already, as when an interrupt comes
+// between (bpf_prog_get_recursion_context; counted since Linux 5.12).
+type skips struct {
+	mu   sync.Mutex
+	of   map[uint32]uint64 // by program, of those that were read last
+	sums map[string]uint64 // by probe
+}
+
+// note takes the counters of all programs that run now.
+func (s *skips) note(now map[uint32]ranFor) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.sums == nil {
+		s.sums = map[string]uint64{}
+	}
+	of := make(map[uint32]uint64, len(now))
+	for id, p := range now {
+		if more := p.skipped - s.of[id]; p.skipped >= s.of[id] {
+			s.sums[p.probe] += more
+		}
+		of[id] = p.skipped
+	}
+	s.of = of
+}
+
+// each calls f for each probe that has programs.
+func (s *skips) each(f func(probe string, n uint64)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, n := range s.sums {
+		f(name, n)
+	}
 }
 
 // measure returns the share of one CPU that each probe's programs take, timed
@@ -109,6 +146,7 @@ func (m *bpfMeter) measure(ctx context.Context, statuses func() []probe.Status, 
 	case <-time.After(d):
 	}
 	after, took := runTimes(statuses()), time.Since(began)
+	m.skipped.note(after)
 	out := map[string]float64{}
 	for id, p := range after {
 		if was, ok := before[id]; ok { // one that started meanwhile counts next time
@@ -119,8 +157,9 @@ func (m *bpfMeter) measure(ctx context.Context, statuses func() []probe.Status, 
 }
 
 type ranFor struct {
-	probe string
-	ran   time.Duration
+	probe   string
+	ran     time.Duration
+	skipped uint64
 }
 
 func runTimes(statuses []probe.Status) map[uint32]ranFor {
@@ -135,7 +174,7 @@ func runTimes(statuses []probe.Status) map[uint32]ranFor {
 				continue // it ended meanwhile
 			}
 			if s, err := p.Stats(); err == nil {
-				out[h.ID] = ranFor{st.Name, s.Runtime}
+				out[h.ID] = ranFor{st.Name, s.Runtime, s.RecursionMisses}
 			}
 			p.Close()
 		}

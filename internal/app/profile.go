@@ -183,6 +183,26 @@ func (v profileView) Encode(w io.Writer, g *signal.FlameGraph, format string) er
 	return profile.Encode(w, g, format)
 }
 
+// Metrics of profiles; absent when they are off.
+var (
+	profileSamples = selfMetric("huatuo_profile_samples_total", signal.Counter, "1", "Samples of stacks by what became of them.",
+		"dropped: they came faster than they could be written; failed: the disk refused them.",
+		signal.Field{Name: "outcome", Help: "what became of the sample", Values: []string{"kept", "dropped", "failed"}})
+	profileBytes = selfMetric("huatuo_profile_bytes", signal.Gauge, "bytes", "Size of the profiles that are kept.",
+		"Bounded by profiles.max_size and profiles.retention.")
+)
+
+func (a *App) collectProfiles(b *signal.Batch) {
+	if a.profiles == nil {
+		return
+	}
+	st := a.profiles.Stats()
+	b.Value(profileSamples, float64(st.Kept), "kept")
+	b.Value(profileSamples, float64(st.Dropped), "dropped")
+	b.Value(profileSamples, float64(st.Failed), "failed")
+	b.Value(profileBytes, float64(st.Bytes))
+}
+
 // openProfiles opens the store of profiles beside the other one.
 func (a *App) openProfiles(e *Engine) error {
 	c := a.cfg.Load()

@@ -46,6 +46,9 @@ var (
 		"Below 80 MB on an idle node, store and console included.")
 	selfBPF = selfMetric("huatuo_agent_bpf_run_ratio", signal.Gauge, "ratio", "Share of one core that the agent's BPF programs took when it was last measured.",
 		"Measured for one second each budget.interval, because counting itself costs.")
+	selfSkipped = selfMetric("huatuo_agent_bpf_skipped_total", signal.Counter, "1", "Calls of a probe's BPF programs that the kernel left out because the program was running on that CPU already.",
+		"What they would have counted is missing: a rate that can be seen beside that of the probe's signals means that these are too low. Read each budget.interval; not told before Linux 5.12.",
+		probeLabel)
 	selfStart  = selfMetric("huatuo_agent_start_seconds", signal.Gauge, "seconds", "Time from the agent's start to its first sample.", "Below one second.")
 	unresolved = selfMetric("huatuo_enrich_unresolved_total", signal.Counter, "1", "Look-ups of identity that found nothing.",
 		"A steady rate for short-lived processes is normal.", signal.Field{Name: "what", Help: "process, container, cmdline, …"})
@@ -77,7 +80,7 @@ func selfMetric(name string, typ signal.MetricType, unit, help, read string, lab
 // SelfSchemas lists the agent's own metrics, for the catalogue and the docs.
 func SelfSchemas() []*signal.Schema {
 	return append([]*signal.Schema{buildInfo, probeState, eventsObserved, eventsDropped, eventsRouted, sinkEvents, signalsTotal,
-		selfCPU, selfRSS, selfBPF, selfStart, unresolved, frames, storeBytes, storeSeries, storeFailing, storeAside, storeSamples, storeRefused}, append(budgetSchemas(), append(append(console.Schemas(), prom.Schemas()...), containerSchemas()...)...)...)
+		selfCPU, selfRSS, selfBPF, selfSkipped, selfStart, unresolved, frames, storeBytes, storeSeries, storeFailing, storeAside, storeSamples, storeRefused, profileSamples, profileBytes}, append(budgetSchemas(), append(append(console.Schemas(), prom.Schemas()...), containerSchemas()...)...)...)
 }
 
 // Build says which agent this is.
@@ -122,12 +125,14 @@ func (a *App) collectSelf(b *signal.Batch) error {
 	}
 	a.collectStore(b)
 	a.collectBudget(b)
+	a.collectProfiles(b)
 	c := a.cost.now()
 	b.Value(selfCPU, c.cpu.Seconds())
 	b.Value(selfRSS, float64(c.rss))
 	if !math.IsNaN(c.bpf) {
 		b.Value(selfBPF, c.bpf)
 	}
+	a.meter.skipped.each(func(probe string, n uint64) { b.Value(selfSkipped, float64(n), probe) })
 	if c.start > 0 {
 		b.Value(selfStart, c.start.Seconds())
 	}
