@@ -185,7 +185,7 @@ var skipRules = []skipRule{
 	{"internal/probes/cgroupstat:TestKernelBurst", "(Linux 5.14)", older("5.10")},
 	{"internal/probes/netstat:TestKernelBacklog", "needs ", everywhere}, // two CPUs, iptables-restore
 	{"internal/probes/nic:TestKernelStalls", "needs Linux 6.9 and a network device that is down", func(kernel) bool { return true }},
-	{"internal/probes/softirq:TestKernelKept", "(Linux 5.17)", older("5.10")},
+	{"internal/probes/softirq:TestKernelKept", "(Linux 6.11)", older("5.10", "6.1")},
 	{"internal/probes/locks:TestKernelSpin", "needs two CPUs", func(kernel) bool { return true }},
 	{"internal/probes/locks:TestKernelWithout", "needs a kernel before 5.19", func(kernel) bool { return true }},
 	{"internal/probes/slab:TestKernel", "(Linux 6.13)", func(k kernel) bool { return k.debian != "newest-cloud" }},

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
+
 	"huatuo/internal/kern/cgroup"
 	"huatuo/internal/kern/load"
 	"huatuo/internal/probe"
@@ -124,6 +126,7 @@ func (e *Env) Stop() error {
 	if e.cancel == nil {
 		return nil
 	}
+	e.tellSkipped()
 	e.cancel()
 	e.cancel = nil
 	select {
@@ -131,6 +134,22 @@ func (e *Env) Stop() error {
 		return err
 	case <-time.After(patience):
 		return fmt.Errorf("it still runs %s after its context ended", patience)
+	}
+}
+
+// tellSkipped writes into the log which programs the kernel has not called
+// because they were running on that CPU already: what a test misses then is not
+// the probe's fault.
+func (e *Env) tellSkipped() {
+	for _, h := range e.Hooks() {
+		p, err := ebpf.NewProgramFromID(ebpf.ProgramID(h.ID))
+		if err != nil {
+			continue
+		}
+		if s, err := p.Stats(); err == nil && s.RecursionMisses > 0 {
+			e.t.Logf("the kernel left out %d calls of %s (%s)", s.RecursionMisses, h.Hook, h.By)
+		}
+		p.Close()
 	}
 }
 

@@ -267,7 +267,10 @@ func TestKernelKept(t *testing.T) {
 			t.Errorf("an event of 5 ms: %s", r.Title)
 		}
 	}
-	hold(60 * time.Millisecond)
+	// Where ksoftirqd is at work already what waits is left to it, and no fault of this.
+	for end := time.Now().Add(10 * time.Second); time.Now().Before(end) && !slices.ContainsFunc(env.Records(), mine); time.Sleep(300 * time.Millisecond) {
+		hold(60 * time.Millisecond)
+	}
 	r := env.WaitRecord(mine)
 	probetest.Event{
 		Title:    `soft interrupt \w+ waited [0-9.]+ms on CPU \d+ while \S+ \(pid \d+\) kept soft interrupts off`,
