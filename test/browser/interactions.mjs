@@ -317,7 +317,7 @@ export const interactions = [
     view: "phone",
     run: async ({ page, open }) => {
       await open("#/");
-      for (const [i, title] of ["Overview", "Workloads", "Kernel metrics", "Events", "System"].entries()) {
+      for (const [i, title] of ["Overview", "Workloads", "Kernel metrics", "Events", "Profiles", "System"].entries()) {
         await page.locator(".side li a").nth(i).tap();
         await page.waitForFunction((t) => document.querySelector("h1")?.textContent === t, title);
       }

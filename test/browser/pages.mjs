@@ -169,6 +169,14 @@ export const pages = [
   }),
   eventPage("packet_drop"),
   {
+    name: "profiles", hash: () => "#/profiles?last=15m",
+    run: async ({ page }) => {
+      await page.waitForSelector(".flame canvas", { timeout: 30000 });
+      await page.waitForSelector(".heatmap canvas");
+      assert((await page.locator(".downloads a").count()) === 4, "not every format is offered");
+    },
+  },
+  {
     name: "system", hash: () => "#/system",
     run: async ({ page, get }) => {
       const { probes } = await get("/api/v1/probes");

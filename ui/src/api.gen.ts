@@ -2209,6 +2209,19 @@ export interface operations {
     downloadProfile: {
         parameters: {
             query?: {
+                type?: string;
+                /** @description RFC 3339 or Unix seconds; an hour before to when missing */
+                from?: string;
+                /** @description RFC 3339 or Unix seconds; now when missing */
+                to?: string;
+                pid?: number;
+                /** @description any of these, separated by commas */
+                namespace?: string[] | null;
+                pod?: string[] | null;
+                container?: string[] | null;
+                unit?: string[] | null;
+                process?: string[] | null;
+                thread?: string[] | null;
                 format?: "pprof" | "folded" | "speedscope" | "svg";
             };
             header?: never;
@@ -2267,6 +2280,19 @@ export interface operations {
     getFlameGraph: {
         parameters: {
             query?: {
+                type?: string;
+                /** @description RFC 3339 or Unix seconds; an hour before to when missing */
+                from?: string;
+                /** @description RFC 3339 or Unix seconds; now when missing */
+                to?: string;
+                pid?: number;
+                /** @description any of these, separated by commas */
+                namespace?: string[] | null;
+                pod?: string[] | null;
+                container?: string[] | null;
+                unit?: string[] | null;
+                process?: string[] | null;
+                thread?: string[] | null;
                 /** @description nodes with less of the total are left out */
                 min_share?: number;
             };
@@ -2326,6 +2352,19 @@ export interface operations {
     getProfileHeat: {
         parameters: {
             query?: {
+                type?: string;
+                /** @description RFC 3339 or Unix seconds; an hour before to when missing */
+                from?: string;
+                /** @description RFC 3339 or Unix seconds; now when missing */
+                to?: string;
+                pid?: number;
+                /** @description any of these, separated by commas */
+                namespace?: string[] | null;
+                pod?: string[] | null;
+                container?: string[] | null;
+                unit?: string[] | null;
+                process?: string[] | null;
+                thread?: string[] | null;
                 /** @description seconds that a column stands for; made larger when there would be more than 12,000 */
                 column?: number;
             };
@@ -2385,6 +2424,19 @@ export interface operations {
     listProfileSeries: {
         parameters: {
             query?: {
+                type?: string;
+                /** @description RFC 3339 or Unix seconds; an hour before to when missing */
+                from?: string;
+                /** @description RFC 3339 or Unix seconds; now when missing */
+                to?: string;
+                pid?: number;
+                /** @description any of these, separated by commas */
+                namespace?: string[] | null;
+                pod?: string[] | null;
+                container?: string[] | null;
+                unit?: string[] | null;
+                process?: string[] | null;
+                thread?: string[] | null;
                 /** @description labels to tell apart, separated by commas; process when missing */
                 by?: string[] | null;
             };

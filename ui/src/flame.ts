@@ -360,6 +360,16 @@ export function visible(t: Tree, row: Int32Array, a: number, b: number): [number
   return [search(a, (i) => t.x[i]! + t.w[i]!), search(b - 1e-15, (i) => t.x[i]!)];
 }
 
+/** deepest is the depth that nodes reach within a node, those below the least share of it left out. */
+export function deepest(t: Tree, focus: number, least: number): number {
+  const [a, w] = [t.x[focus]!, t.w[focus]!];
+  let depth = t.depth[focus]!;
+  for (let i = focus; i < t.fn.length; i++) {
+    if (t.depth[i]! > depth && t.w[i]! >= least * w && t.x[i]! >= a - 1e-12 && t.x[i]! < a + w) depth = t.depth[i]!;
+  }
+  return depth;
+}
+
 /** nodeAt finds the node of a row at a place of the x axis, -1 for none. */
 export function nodeAt(t: Tree, depth: number, x: number): number {
   const row = t.rows[depth];

@@ -493,6 +493,7 @@ export const TEXT = {
   "prof.heat.label": ["Heat map of the samples by time", "样本随时间分布的热力图"],
   "prof.heat.grid": ["A column is a second from bottom to top, a cell {s}. Drag to look at a stretch of time alone.", "每列为一秒（自下而上），每格 {s}。拖动可只看一段时间。"],
   "prof.heat.bars": ["A bar is {s}; ranges up to 10 min show cells of 50 ms. Drag to look at a stretch of time alone.", "每条为 {s}；10 分钟以内的范围显示 50 ms 的格子。拖动可只看一段时间。"],
+  "prof.heat.sparse": ["With {n} samples of a CPU in a second, some of its cells stay empty.", "每秒每 CPU 仅 {n} 个样本，部分格子会为空。"],
   "prof.selected": ["Only {a} – {b}", "仅 {a} – {b}"],
   "prof.view": ["View", "视图"],
   "prof.view.graph": ["Flame graph", "火焰图"],

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import type { FlameGraph, Frame } from "../src/api";
-import { build, changes, collapse, diff, find, functions, keyOf, kindOf, matching, nameOf, nodeAt, pattern, sandwich, shareOf, step, visible, zOf, type Tree } from "../src/flame";
+import { build, changes, collapse, deepest, diff, find, functions, keyOf, kindOf, matching, nameOf, nodeAt, pattern, sandwich, shareOf, step, visible, zOf, type Tree } from "../src/flame";
 
 /** Makes a graph of folded stacks: "main;f;g 3". */
 function graph(...folded: string[]): FlameGraph {
@@ -82,6 +82,16 @@ test("places: which nodes of a row are seen, and which is under the pointer", ()
   assert.equal(t.fns[t.fn[nodeAt(t, 2, 0.6)]!]!.name, "f");
   assert.equal(nodeAt(t, 2, 0.95), -1);
   assert.equal(nodeAt(t, 9, 0.1), -1);
+});
+
+test("how deep the part of a node goes", () => {
+  const t = build(G);
+  const at = (name: string) => t.fn.indexOf(fnOf(t, name));
+  assert.equal(deepest(t, 0, 0), 3);
+  assert.equal(deepest(t, 0, 0.3), 2, "g is a quarter of everything");
+  assert.equal(deepest(t, at("f"), 0.3), 3, "and three quarters of f");
+  assert.equal(deepest(t, at("h"), 0), 2);
+  assert.equal(deepest(t, at("idle"), 0), 1);
 });
 
 test("arrow keys", () => {

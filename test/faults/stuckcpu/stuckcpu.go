@@ -42,8 +42,15 @@ func Hold(d time.Duration) error {
 // for d: the kernel tries programs of packets that way. Hardware interrupts come,
 // and what they leave for later waits. It returns errors as Hold does.
 func HoldSoft(d time.Duration) error {
-	if err := features.HaveProgramHelper(ebpf.SchedCLS, asm.FnLoop); err != nil {
-		return fmt.Errorf("needs bpf_loop (Linux 5.17): %w", errors.ErrUnsupported)
+	kernel, err := btf.LoadKernelSpec()
+	if err != nil {
+		return fmt.Errorf("read the kernel's BTF: %w", err)
+	}
+	// 401cb7dae813 ("net: Reference bpf_redirect_info via task_struct on
+	// PREEMPT_RT."), v6.11: a try runs with soft interrupts off, and has this.
+	var context *btf.Struct
+	if err := kernel.TypeByName("bpf_net_context", &context); err != nil {
+		return fmt.Errorf("needs a kernel that tries programs with soft interrupts off (Linux 6.11): %w", errors.ErrUnsupported)
 	}
 	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "stuck", Type: ebpf.SchedCLS, License: "GPL", Instructions: program(d, [2]asm.Instructions{})})
 	if err != nil {

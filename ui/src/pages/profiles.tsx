@@ -57,7 +57,7 @@ function Known({ types, query }: { types: ProfileTypes; query: URLSearchParams }
     <div class="stack profiles">
       <Standing status={types.status} />
       <Filters types={list} type={type.name} query={query} turn={turn} />
-      <When type={type.name} unit={type.unit} query={query} turn={turn} />
+      <When type={type.name} unit={type.unit} hertz={types.status.hertz} query={query} turn={turn} />
       <Stacks type={type} query={query} turn={turn} />
     </div>
   );
@@ -96,7 +96,7 @@ function Filters({ types, type, query, turn }: { types: NonNullable<ProfileTypes
   );
 }
 
-function When({ type, unit, query, turn }: { type: string; unit: string; query: URLSearchParams; turn: number }): JSX.Element {
+function When({ type, unit, hertz, query, turn }: { type: string; unit: string; hertz: number; query: URLSearchParams; turn: number }): JSX.Element {
   const { t, range } = useApp();
   const filter = filterOf(query);
   const ask = heatAsk(range.from, range.to);
@@ -112,7 +112,7 @@ function When({ type, unit, query, turn }: { type: string; unit: string; query: 
   return (
     <Card title={t("prof.heat")} note={chip || undefined} class="when">
       <Show of={heat} height={150}>
-        {(h) => <HeatMap data={h.data} grid={h.grid} selected={sel} amount={(v) => amount(v, unit)} onSelect={(a, b) => setQuery({ sel: formatSel(a, b) })} />}
+        {(h) => <HeatMap data={h.data} grid={h.grid} hertz={hertz} selected={sel} amount={(v) => amount(v, unit)} onSelect={(a, b) => setQuery({ sel: formatSel(a, b) })} />}
       </Show>
     </Card>
   );

@@ -7,7 +7,7 @@
  */
 import type { JSX } from "preact";
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { nodeAt, step, visible, type Tree } from "../flame";
+import { deepest, nodeAt, step, visible, type Tree } from "../flame";
 import { useApp } from "../state";
 
 /** Height of a row in CSS pixels. */
@@ -18,6 +18,12 @@ const LEAST = 0.5;
 
 /** Narrower boxes have no text. */
 const TEXT = 26;
+
+/** Boxes with less of the width count for nothing when the height is chosen. */
+const LEAST_SHARE = 1 / 2000;
+
+/** Rows that are shown at least, if there are so many. */
+const LEAST_ROWS = 8;
 
 /** How long a change of focus takes to look at, in ms. */
 const MOVE = 160;
@@ -213,6 +219,9 @@ export function Flame(p: FlameProps): JSX.Element {
   const [said, say] = useState("");
   const drag = useRef<{ x: number; view: View; moved: boolean } | null>(null);
   const rows = p.tree.rows.length - (p.skip ?? 0);
+  const deep = useMemo(() => deepest(p.tree, p.focus, LEAST_SHARE), [p.tree, p.focus]);
+  // Deeper rows, of boxes too thin to be seen yet, are reached by scrolling.
+  const height = Math.min(Math.min(rows, Math.max(deep + 1 - (p.skip ?? 0), LEAST_ROWS)) * ROW, p.height ?? 640);
   const at = (e: { clientX: number; clientY: number }): number => {
     const s = scene.current!;
     const r = s.canvas.getBoundingClientRect();
@@ -276,7 +285,7 @@ export function Flame(p: FlameProps): JSX.Element {
   };
   return (
     <div class="flame">
-      <div class="flame-box" ref={box} style={{ height: `${Math.min(rows * ROW, p.height ?? 640)}px` }} tabIndex={0} role="application" aria-label={p.label} aria-description={t("prof.keys")}
+      <div class="flame-box" ref={box} style={{ height: `${height}px` }} tabIndex={0} role="application" aria-label={p.label} aria-description={t("prof.keys")}
         onKeyDown={key} onScroll={() => { hover(-1); }}
         onPointerDown={(e) => { drag.current = { x: e.clientX, view: scene.current!.view, moved: false }; }}
         onPointerMove={(e) => {
@@ -302,7 +311,7 @@ export function Flame(p: FlameProps): JSX.Element {
           focus(node);
         }}>
         <canvas ref={canvas} aria-hidden="true" />
-        <div style={{ height: `${Math.max(0, rows * ROW - Math.min(rows * ROW, p.height ?? 640))}px` }} />
+        <div style={{ height: `${rows * ROW - height}px` }} />
       </div>
       <div class="tip flame-tip" ref={tip} hidden />
       <p class="sr" role="status">{said}</p>
@@ -323,5 +332,7 @@ function fillTip(el: HTMLElement, box: HTMLElement, lines: string[] | null, e?: 
   const r = box.getBoundingClientRect();
   const x = e.clientX - r.left;
   el.style.left = `${Math.max(0, Math.min(x + 14, r.width - el.offsetWidth - 4))}px`;
-  el.style.top = `${e.clientY - r.top + 18}px`;
+  const y = e.clientY - r.top;
+  // Below the pointer, or above it where the card would cut it off.
+  el.style.top = `${y + 18 + el.offsetHeight > r.height && y > el.offsetHeight + 10 ? y - el.offsetHeight - 10 : y + 18}px`;
 }

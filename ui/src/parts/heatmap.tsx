@@ -13,6 +13,8 @@ import { axisTime, clock } from "./time";
 export interface HeatMapProps {
   data: ProfileHeat;
   grid: boolean;
+  /** Samples of a CPU per second. */
+  hertz: number;
   selected: [number, number] | null;
   /** Writes a value. */
   amount: (v: number) => string;
@@ -80,6 +82,7 @@ export function HeatMap(p: HeatMapProps): JSX.Element {
   const marked = drag !== null ? stretch(...drag, columns, column, p.grid) : p.selected === null ? null : [p.selected[0] - start, p.selected[1] - start] as const;
   const at = hover === null ? null : startOf(hover, columns, column, p.grid);
   const index = at === null ? 0 : Math.round(at / column);
+  const sparse = p.grid && p.hertz > 0 && p.hertz < SLOTS ? ` ${t("prof.heat.sparse", { n: p.hertz })}` : "";
   return (
     <div class="heatmap">
       <div class="area" role="img" aria-label={t("prof.heat.label")}
@@ -105,7 +108,7 @@ export function HeatMap(p: HeatMapProps): JSX.Element {
       </div>
       <div class="x-axis" aria-hidden="true">{[0, 1, 2, 3, 4].map((i) => <span>{axisTime(start + (length * i) / 4, length >= 6 * 86400 ? 86400 : length >= 3600 ? 60 : 1)}</span>)}</div>
       <p class="read-out hint" aria-hidden="true">
-        {at === null ? t(p.grid ? "prof.heat.grid" : "prof.heat.bars", { s: format(column, "seconds") }) : `${clock(new Date((start + at) * 1000), true)}  ${p.amount(values[index] ?? 0)}`}
+        {at === null ? t(p.grid ? "prof.heat.grid" : "prof.heat.bars", { s: format(column, "seconds") }) + sparse : `${clock(new Date((start + at) * 1000), true)}  ${p.amount(values[index] ?? 0)}`}
       </p>
     </div>
   );

@@ -104,7 +104,7 @@ export function Changes({ tree, samples, matched, query, link }: Omit<TableProps
           <thead>
             <tr>
               <th scope="col">{t("prof.function")}</th><th scope="col" class="r">{t("prof.before")}</th><th scope="col" class="r">{t("prof.after")}</th><th scope="col" class="r">{t("prof.change")}</th>
-              <th scope="col" class="r">{t("prof.samples")}</th><th scope="col" class="r" title={t("prof.clear.help")}>{t("prof.clear")} (z)</th>
+              <th scope="col" class="r desk-only">{t("prof.samples")}</th><th scope="col" class="r" title={t("prof.clear.help")}>{t("prof.clear")} (z)</th>
             </tr>
           </thead>
           <tbody>
@@ -112,7 +112,7 @@ export function Changes({ tree, samples, matched, query, link }: Omit<TableProps
               <tr key={tree.fns[c.fn]!.key} data-fn={tree.fns[c.fn]!.name}>
                 <Name f={tree.fns[c.fn]!} href={link(tree.fns[c.fn]!)} />
                 <td class="r num">{percent(c.before)}</td><td class="r num">{percent(c.after)}</td><td class="r num">{points(c.after - c.before)}</td>
-                <td class="r num muted">{c.samples.join(" → ")}</td>
+                <td class="r num muted desk-only">{c.samples.join(" → ")}</td>
                 <td class="r num">{Math.abs(c.z) >= CLEAR_Z ? <Badge kind={c.z > 0 ? "critical" : "ok"}>{digits(c.z)}</Badge> : <span class="muted">{digits(c.z)}</span>}</td>
               </tr>
             ))}
