@@ -91,6 +91,12 @@ func walk(t *testing.T, spec *ebpf.CollectionSpec, name string, types *btf.Spec)
 	}
 	var refused *ebpf.VerifierError
 	if errors.As(err, &refused) {
+		o.Programs.LogLevel = ebpf.LogLevelBranch
+		if again, err := ebpf.NewCollectionWithOptions(&one, o); err == nil {
+			again.Close()
+		} else if errors.As(err, &refused) && len(refused.Log) > 40 {
+			refused.Log = refused.Log[len(refused.Log)-40:]
+		}
 		t.Fatalf("%+v\nnot among the types: %q", refused, unresolved(one.Programs[name], types))
 	}
 	if err != nil {

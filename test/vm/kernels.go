@@ -119,7 +119,7 @@ func choose(all []kernel, words []string) ([]kernel, error) {
 
 // modules that tests need where a kernel does not have them built in, each
 // loaded with what it depends on.
-var modules = []string{"loop", "fuse", "brd", "veth", "sch_tbf", "nf_tables", "nft_counter", "nft_compat", "xt_tcpudp", "xt_statistic", "xt_conntrack", "xt_length", "xt_DSCP", "tun", "vxlan", "dummy", "bonding", "bridge", "netdevsim", "mce_inject", "aer_inject"}
+var modules = []string{"loop", "fuse", "brd", "veth", "sch_tbf", "nf_tables", "nft_counter", "nft_compat", "xt_tcpudp", "xt_statistic", "xt_conntrack", "tcp_diag", "xt_length", "xt_DSCP", "tun", "vxlan", "dummy", "bonding", "bridge", "netdevsim", "mce_inject", "aer_inject"}
 
 // optional are modules that some kernels have not: as part of another.
 var optional = []string{
@@ -193,6 +193,8 @@ var skipRules = []skipRule{
 	{"internal/probes/changes:TestKernelSysctl", "that tells of writes (5.11)", func(k kernel) bool { return k.debian == "" || older("5.10")(k) }},
 	{"internal/probes/runqueue:TestKernel", "needs mkfs.ext4", func(kernel) bool { return true }},
 	{"internal/probes/runqueue:TestKernelMove", "needs two CPUs", func(k kernel) bool { return k.cpus < 2 }},
+	{"internal/probes/hungtask:TestKernelOwner", "(Linux 6.17", func(k kernel) bool { return k.debian != "newest-cloud" }},
+	{"internal/profile/engine:TestKernel", "needs ", everywhere}, // compilers and interpreters
 	{"internal/probes/thermal:TestKernel", "needs a thermal zone", func(kernel) bool { return true }},
 	{"internal/probes/rdma:TestKernel", "needs an RDMA device", func(kernel) bool { return true }},
 	{"internal/probes/gpu:TestKernel", "needs an NVIDIA GPU", func(kernel) bool { return true }},

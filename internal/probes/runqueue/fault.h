@@ -88,8 +88,15 @@ HT_CONST(u32, page_shift, 12);
 
 #define SCAN 192 /* words below a thread's registers: what handles a fault needs 70 of them */
 
+#define TRIES 8 /* what only looks like it is rare */
+
 struct scan {
 	u64 words[SCAN];
+	/* The last words that may be it, and where they are. */
+	u64 at;
+	u64 vma;
+	u64 pgoff;
+	u64 address;
 };
 
 struct {
@@ -99,15 +106,36 @@ struct {
 	__type(value, struct scan);
 } scans SEC(".maps");
 
-/* Whether @pgoff and @address are in @vma, a mapping of @mm, and belong together; then they are the fault's. */
-static __noinline int fits(struct fault *f, u64 mm, u64 vma, u64 pgoff, u64 address)
+static __always_inline struct scan *scan_here(void)
 {
-	struct vm_area_struct *v = (void *)vma;
-	u64 start = BPF_CORE_READ(v, vm_start), first = BPF_CORE_READ(v, vm_pgoff);
-	struct file *file = BPF_CORE_READ(v, vm_file);
+	u32 zero = 0;
 
-	if (!f || (u64)BPF_CORE_READ(v, vm_mm) != mm || address < start || address >= BPF_CORE_READ(v, vm_end) ||
-	    pgoff != first + ((address - start) >> HT_GET(page_shift)))
+	return bpf_map_lookup_elem(&scans, &zero);
+}
+
+/*
+ * The two below are global functions, which the verifier walks once and not at
+ * each call. Numbers are all that those of Linux before 5.13 can be given.
+ */
+
+/* Whether the words found are in a mapping of @mm and belong together; then they are of the fault of @pid. */
+__noinline int fits(u32 pid, u64 mm)
+{
+	struct scan *s = scan_here();
+	struct fault *f = fault_of(pid);
+	struct vm_area_struct *v;
+	u64 start, first, address;
+	struct file *file;
+
+	if (!s || !f)
+		return 0;
+	v = (void *)s->vma;
+	address = s->address;
+	start = BPF_CORE_READ(v, vm_start);
+	first = BPF_CORE_READ(v, vm_pgoff);
+	file = BPF_CORE_READ(v, vm_file);
+	if ((u64)BPF_CORE_READ(v, vm_mm) != mm || address < start || address >= BPF_CORE_READ(v, vm_end) ||
+	    s->pgoff != first + ((address - start) >> HT_GET(page_shift)))
 		return 0;
 	f->known = 1;
 	f->address = address;
@@ -119,31 +147,59 @@ static __noinline int fits(struct fault *f, u64 mm, u64 vma, u64 pgoff, u64 addr
 }
 
 /*
+ * next_words - find the next words below s->at that may be what find_address
+ * looks for. No function is called in the loop: Linux 6.1 takes that for a loop
+ * without an end.
+ */
+__noinline int next_words(void)
+{
+	u64 page, in = (1ULL << HT_GET(page_shift)) - 1;
+	struct scan *s = scan_here();
+	u64 at, good;
+	int i;
+
+	if (!s)
+		return 0;
+	at = s->at;
+	for (i = SCAN - 5; i >= 0; i--) {
+		page = s->words[i + 3];
+		/* One branch a word: with more the verifier does not come to an end. */
+		good = ht_less(i, at) & (s->words[i] >> 63) & (1 - ht_equal(page, 0)) &
+		       ht_equal(page & (in | 0xffULL << 56), 0);
+		barrier_var(good);
+		if (!good)
+			continue;
+		s->at = i;
+		s->vma = s->words[i];
+		s->pgoff = s->words[i + 2];
+		s->address = s->words[i + 4];
+		if ((s->address & ~in) != page)
+			s->address = page;
+		return 1;
+	}
+	return 0;
+}
+
+/*
  * find_address - find what @t touched in the kernel's own note of it, struct
  * vm_fault, which lies in the stack of @t above all that the fault waits for.
  * In all kernels its words are: mapping, flags, page in the file, address, and
  * since 5.17 the address within the page. Words that only look like that do not
  * fit each other and the mapping.
  */
-static __always_inline void find_address(struct fault *f, struct task_struct *t, void *regs)
+static __always_inline void find_address(u32 pid, struct task_struct *t, void *regs)
 {
-	u64 mm = (u64)t->mm, page, address, in = (1ULL << HT_GET(page_shift)) - 1;
-	u32 zero = 0;
-	struct scan *s = bpf_map_lookup_elem(&scans, &zero);
+	struct scan *s = scan_here();
+	u64 mm = (u64)HT_READ(false, t, mm); /* read by a helper it is a number */
 	int i;
 
 	if (!s || bpf_probe_read_kernel(s->words, sizeof(s->words), regs - sizeof(s->words)))
 		return;
-	for (i = SCAN - 5; i >= 0; i--) {
-		page = s->words[i + 3];
-		if (!page || page & in || page >> 56 || !(s->words[i] >> 63))
-			continue;
-		address = s->words[i + 4];
-		if ((address & ~in) != page)
-			address = page;
-		if (fits(f, mm, s->words[i], s->words[i + 2], address))
+	s->at = SCAN;
+#pragma unroll
+	for (i = 0; i < TRIES; i++)
+		if (!next_words() || fits(pid, mm))
 			return;
-	}
 }
 #endif
 
@@ -160,7 +216,7 @@ static __always_inline void picture(struct fault *f, bool btf, struct task_struc
 
 		ht_copy_regs(&f->regs, regs);
 		if (!f->known)
-			find_address(f, t, regs);
+			find_address(f->pid, t, regs);
 	}
 #endif
 }

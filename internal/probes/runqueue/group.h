@@ -176,14 +176,17 @@ static __always_inline void count_sleep(struct group *g, u64 id, u32 kind, u64 n
 {
 	struct group_sleeps *s;
 
+	s = g ? &g->sleeps : hashed_sleeps(id);
+	if (!s)
+		return;
+	/* Last, and of a value in a register: until 6.x the verifier forgets the bound of what lies on the stack. */
+	barrier_var(kind);
 	if (kind >= SLEEP_KINDS)
 		return;
 	if (g) {
-		g->sleeps.by[kind].count++;
-		g->sleeps.by[kind].ns += ns;
+		s->by[kind].count++;
+		s->by[kind].ns += ns;
 		return;
 	}
-	s = hashed_sleeps(id);
-	if (s)
-		add_shared(&s->by[kind], 1, ns);
+	add_shared(&s->by[kind], 1, ns);
 }

@@ -160,6 +160,37 @@ func TestKernelPython(t *testing.T) {
 	}
 }
 
+// TestKernelSelf needs no other program: the test itself works, and its samples
+// name the function. It is what runs on other kernels.
+func TestKernelSelf(t *testing.T) {
+	stop := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() { toil(stop) })
+	defer wg.Wait()
+	defer close(stop)
+	self := uint32(os.Getpid())
+	got := take(t, Options{Hertz: 97}, 40, func(s *signal.StackSample) bool {
+		return s.PID == self && shareOf([]*signal.StackSample{s}, "toil") > 0
+	})
+	if s := got[0]; s.Type != profile.CPU || s.Value <= 0 || s.Time.IsZero() || s.Thread == "" {
+		t.Errorf("sample %s", describe(s))
+	}
+}
+
+//go:noinline
+func toil(stop chan struct{}) (n int) {
+	for {
+		select {
+		case <-stop:
+			return n
+		default:
+		}
+		for i := range 1 << 20 {
+			n += i ^ n
+		}
+	}
+}
+
 func describe(s *signal.StackSample) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s %d/%d %s %s value %d\n", s.Type.Name, s.PID, s.TID, s.Thread, s.Exe, s.Value)

@@ -78,6 +78,9 @@ func TestKernelLanguages(t *testing.T) {
 		pids[uint32(start(t, args[0], args[1:]...))] = l.name
 		there = append(there, l)
 	}
+	if len(there) == 0 {
+		t.Skip("needs a compiler or an interpreter: install one of g++, php-cli, python3, nodejs")
+	}
 	var mu sync.Mutex
 	got := map[string][]*signal.StackSample{}
 	enough := 0
