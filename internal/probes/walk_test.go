@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -107,6 +108,7 @@ func walk(t *testing.T, spec *ebpf.CollectionSpec, name string, types *btf.Spec)
 	if m == nil {
 		t.Fatalf("no count in the log: %s", c.Programs[name].VerifierLog)
 	}
+	checkStack(t, c.Programs[name].VerifierLog)
 	n, _ := strconv.Atoi(m[1])
 	t.Logf("%d instructions walked", n)
 	if n > oldWalk/2 {
@@ -184,4 +186,28 @@ func sorted[T any](m map[string]T) []string {
 	}
 	slices.Sort(names)
 	return names
+}
+
+// checkStack holds a program and the largest of its functions to the 512 bytes
+// that kernels before 6.13 have for all of a chain of calls, in steps of 32. Newer
+// ones have a stack for each, and do not complain.
+func checkStack(t *testing.T, log string) {
+	t.Helper()
+	m := regexp.MustCompile(`stack depth ([\d+]+)`).FindStringSubmatch(log)
+	if m == nil {
+		t.Fatalf("no depth of the stack in the log: %s", log)
+	}
+	var own, most int
+	for i, d := range strings.Split(m[1], "+") {
+		n, _ := strconv.Atoi(d)
+		n = (max(n, 1) + 31) / 32 * 32
+		if i < 2 { // the wrapper of asSubprogram, and the program
+			own += n
+		} else {
+			most = max(most, n)
+		}
+	}
+	if own+most > 512 {
+		t.Errorf("stack %s: %d bytes with one call, 512 are allowed", m[1], own+most)
+	}
 }

@@ -167,6 +167,7 @@ type bpfSchedStallWire struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	bpfMapAwake                  = "awake"
 	bpfMapCalls                  = "calls"
 	bpfMapCgroups                = "cgroups"
 	bpfMapCpus                   = "cpus"
@@ -266,6 +267,7 @@ type bpfProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfMapSpecs struct {
+	Awake      *ebpf.MapSpec `ebpf:"awake"`
 	Calls      *ebpf.MapSpec `ebpf:"calls"`
 	Cgroups    *ebpf.MapSpec `ebpf:"cgroups"`
 	Cpus       *ebpf.MapSpec `ebpf:"cpus"`
@@ -325,6 +327,7 @@ func (o *bpfObjects) Close() error {
 //
 // It can be passed to loadBpfObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfMaps struct {
+	Awake      *ebpf.Map `ebpf:"awake"`
 	Calls      *ebpf.Map `ebpf:"calls"`
 	Cgroups    *ebpf.Map `ebpf:"cgroups"`
 	Cpus       *ebpf.Map `ebpf:"cpus"`
@@ -347,6 +350,7 @@ type bpfMaps struct {
 
 func (m *bpfMaps) Close() error {
 	return _BpfClose(
+		m.Awake,
 		m.Calls,
 		m.Cgroups,
 		m.Cpus,

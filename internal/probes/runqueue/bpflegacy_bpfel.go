@@ -16,6 +16,7 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	bpfLegacyMapAwake                  = "awake"
 	bpfLegacyMapCalls                  = "calls"
 	bpfLegacyMapCgroups                = "cgroups"
 	bpfLegacyMapCpus                   = "cpus"
@@ -104,6 +105,7 @@ type bpfLegacyProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type bpfLegacyMapSpecs struct {
+	Awake      *ebpf.MapSpec `ebpf:"awake"`
 	Calls      *ebpf.MapSpec `ebpf:"calls"`
 	Cgroups    *ebpf.MapSpec `ebpf:"cgroups"`
 	Cpus       *ebpf.MapSpec `ebpf:"cpus"`
@@ -160,6 +162,7 @@ func (o *bpfLegacyObjects) Close() error {
 //
 // It can be passed to loadBpfLegacyObjects or ebpf.CollectionSpec.LoadAndAssign.
 type bpfLegacyMaps struct {
+	Awake      *ebpf.Map `ebpf:"awake"`
 	Calls      *ebpf.Map `ebpf:"calls"`
 	Cgroups    *ebpf.Map `ebpf:"cgroups"`
 	Cpus       *ebpf.Map `ebpf:"cpus"`
@@ -181,6 +184,7 @@ type bpfLegacyMaps struct {
 
 func (m *bpfLegacyMaps) Close() error {
 	return _BpfLegacyClose(
+		m.Awake,
 		m.Calls,
 		m.Cgroups,
 		m.Cpus,

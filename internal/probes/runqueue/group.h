@@ -86,13 +86,25 @@ static __always_inline struct ht_hist *hashed(u64 id)
 	return bpf_map_lookup_elem(&cgroups, &id);
 }
 
+/* A third of the stack, were it there. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct group_sleeps);
+} awake SEC(".maps");
+
 static __always_inline struct group_sleeps *hashed_sleeps(u64 id)
 {
-	struct group_sleeps *g = bpf_map_lookup_elem(&sleepers, &id), none = {};
+	struct group_sleeps *g = bpf_map_lookup_elem(&sleepers, &id);
+	u32 zero = 0;
 
 	if (g)
 		return g;
-	bpf_map_update_elem(&sleepers, &id, &none, BPF_NOEXIST);
+	g = bpf_map_lookup_elem(&awake, &zero);
+	if (!g)
+		return NULL;
+	bpf_map_update_elem(&sleepers, &id, g, BPF_NOEXIST);
 	return bpf_map_lookup_elem(&sleepers, &id);
 }
 
