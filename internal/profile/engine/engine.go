@@ -40,10 +40,9 @@ var errStopped = errors.New("the unwinder has stopped")
 
 // Engine is one run of the unwinder.
 type Engine struct {
-	o       Options
-	tracer  *tracer.Tracer
-	report  *reporter
-	samples atomic.Uint64
+	o      Options
+	tracer *tracer.Tracer
+	report *reporter
 }
 
 // running is set while an unwinder is: the library has state of the process.
