@@ -56,6 +56,9 @@ flame graph to look at. "-" writes folded stacks to standard output.`,
   sudo huatuo profile cpu --container web -o web.pb.gz && go tool pprof -top web.pb.gz`,
 		ValidArgs: names,
 		Args: func(_ *cobra.Command, args []string) error {
+			if len(names) == 0 {
+				return errors.New("this program was built without the unwinder (tag noprofiler)")
+			}
 			if len(args) != 1 {
 				return errUsage{fmt.Errorf("name one type of profile: %s", strings.Join(names, ", "))}
 			}
