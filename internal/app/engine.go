@@ -202,6 +202,7 @@ func (e *Engine) Run(ctx context.Context, want func(name string) bool) {
 	e.super.wait()
 	stopPipe()
 	wg.Wait()
+	e.enrich.Close()
 }
 
 // Restart ends a probe and, when it is enabled, starts it anew with cfg.

@@ -249,6 +249,9 @@ func (e *Enricher) Run(ctx context.Context) error {
 	}
 }
 
+// Close closes files that are kept open. Nobody may be asking meanwhile.
+func (e *Enricher) Close() { e.moment.Close() }
+
 // scan learns the processes that are new and notes which have gone.
 func (e *Enricher) scan() {
 	pids, err := e.fs.Pids()

@@ -142,6 +142,16 @@ func (r *Reader) forget(now time.Time) {
 	}
 }
 
+// Close closes the files that are kept open; the next read opens them again.
+func (r *Reader) Close() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, f := range r.open {
+		f.Close()
+	}
+	clear(r.open)
+}
+
 // again reads a file that stays open, because there is one for the whole life of
 // the agent: that halves its cost. What it returns is valid until the next read.
 func (r *Reader) again(path string) ([]byte, error) {
