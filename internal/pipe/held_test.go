@@ -3,6 +3,8 @@ package pipe
 import (
 	"context"
 	"fmt"
+	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,11 +13,29 @@ import (
 	"huatuo/internal/signal"
 )
 
-// holding is a pipe that holds back odd events for 300 ms, and notes in which order Relate sees them.
-func holding(seen *[]int) *Pipe {
+// order is in which order Relate sees events.
+type order struct {
+	mu  sync.Mutex
+	all []int
+}
+
+func (o *order) note(n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.all = append(o.all, n)
+}
+
+func (o *order) seen() []int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return slices.Clone(o.all)
+}
+
+// holding is a pipe that holds back odd events for 300 ms, and notes what Relate sees.
+func holding(o *order) *Pipe {
 	return New(Options{
 		Log:    quiet(),
-		Relate: func(r *signal.Record) { *seen = append(*seen, r.Body.(*body).N) },
+		Relate: func(r *signal.Record) { o.note(r.Body.(*body).N) },
 		Grace: func(r *signal.Record) time.Duration {
 			return time.Duration(r.Body.(*body).N%2) * 300 * time.Millisecond
 		},
@@ -26,8 +46,8 @@ func holding(seen *[]int) *Pipe {
 // time, and goes on when that is over, without another to push it.
 func TestGrace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var seen []int
-		p := holding(&seen)
+		var o order
+		p := holding(&o)
 		m := &memory{}
 		p.Add("m", m)
 		emit, _ := p.Probe("x")
@@ -39,11 +59,13 @@ func TestGrace(t *testing.T) {
 			time.Sleep(100 * time.Millisecond)
 		}
 		synctest.Wait()
+		seen := o.seen()
 		if fmt.Sprint(seen) != "[2 1 4]" && fmt.Sprint(seen) != "[2 4 1]" {
 			t.Errorf("after 400 ms %v", seen)
 		}
 		time.Sleep(250 * time.Millisecond)
 		synctest.Wait()
+		seen = o.seen()
 		if len(seen) != 4 || seen[3] != 3 || m.len() != 4 {
 			t.Errorf("after 650 ms %v, %d delivered", seen, m.len())
 		}
@@ -102,8 +124,8 @@ func TestHeld(t *testing.T) {
 // TestGraceFlood: what finds no room is not held back, and nothing is lost.
 func TestGraceFlood(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var seen []int
-		p := holding(&seen)
+		var o order
+		p := holding(&o)
 		m := &memory{}
 		p.Add("m", m)
 		emit, _ := p.Probe("x")
@@ -118,8 +140,8 @@ func TestGraceFlood(t *testing.T) {
 			}
 		}
 		synctest.Wait()
-		if len(seen) != n-maxHeld {
-			t.Errorf("%d are related, want all but %d", len(seen), maxHeld)
+		if got := len(o.seen()); got != n-maxHeld {
+			t.Errorf("%d are related, want all but %d", got, maxHeld)
 		}
 		time.Sleep(time.Second)
 		synctest.Wait()
