@@ -195,6 +195,7 @@ var skipRules = []skipRule{
 	{"internal/probes/changes:TestKernelSysctl", "that tells of writes (5.11)", func(k kernel) bool { return k.debian == "" || older("5.10")(k) }},
 	{"internal/probes/runqueue:TestKernel", "needs mkfs.ext4", func(kernel) bool { return true }},
 	{"internal/probes/runqueue:TestKernelMove", "needs two CPUs", func(k kernel) bool { return k.cpus < 2 }},
+	{"internal/probes/netdrop:TestKernelLeftOut", "Linux 5.17", older("5.10")},
 	{"internal/probes/hungtask:TestKernelOwner", "(Linux 6.17", func(k kernel) bool { return k.debian != "newest-cloud" }},
 	{"internal/profile/engine:TestKernel", "needs ", everywhere}, // compilers and interpreters
 	{"internal/probes/thermal:TestKernel", "needs a thermal zone", func(kernel) bool { return true }},
