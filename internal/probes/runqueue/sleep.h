@@ -219,8 +219,14 @@ static __always_inline void *registers(struct task_struct *t, u32 *at)
 
 	if (!bpf_rdonly_cast)
 		return (void *)bpf_task_pt_regs(t);
-	if (!*at)
-		*at = (u64)bpf_task_pt_regs(t) - (u64)w->stack;
+	if (!*at) {
+		void *regs = (void *)bpf_task_pt_regs(t);
+		u64 there = 0;
+
+		/* By helpers both become numbers: until 6.13 or so the verifier does not take one pointer from another. */
+		bpf_probe_read_kernel(&there, sizeof(there), &regs);
+		*at = there - (u64)HT_READ(false, w, stack);
+	}
 	return bpf_rdonly_cast(w->stack + *at, bpf_core_type_id_kernel(struct pt_regs));
 }
 #endif
