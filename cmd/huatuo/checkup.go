@@ -91,7 +91,7 @@ func (c *cli) checkup(cmd *cobra.Command, length time.Duration, output string) e
 		enc.SetIndent("", "  ")
 		err = enc.Encode(r)
 	} else {
-		err = r.Print(c.out, textWidth(c.out))
+		err = r.Print(printableWriter{c.out}, textWidth(c.out))
 	}
 	if err != nil {
 		return err

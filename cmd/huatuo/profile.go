@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	"huatuo/internal/app"
 	"huatuo/internal/probes"
@@ -178,7 +177,7 @@ func (c *cli) printTop(g *sig.FlameGraph) {
 			where = "kernel"
 		}
 		fmt.Fprintf(w, "%s\t%.1f%%\t%s\t%.1f%%\t  %s (%s)\n", profile.Amount(r.Self, g.Unit), share(r.Self, g.Total),
-			profile.Amount(r.Total, g.Unit), share(r.Total, g.Total), clean(r.Function), clean(where))
+			profile.Amount(r.Total, g.Unit), share(r.Total, g.Total), printable(r.Function), printable(where))
 	}
 	w.Flush()
 	if len(rows) > topRows {
@@ -187,16 +186,6 @@ func (c *cli) printTop(g *sig.FlameGraph) {
 }
 
 func share(part, whole int64) float64 { return 100 * float64(part) / float64(max(whole, 1)) }
-
-// clean takes control characters out of names that come from files of others.
-func clean(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return '.'
-		}
-		return r
-	}, s)
-}
 
 // progress draws a bar on a terminal, and nothing elsewhere.
 type progress struct {
@@ -211,8 +200,7 @@ func (p *progress) begin() { p.start = time.Now() }
 
 // tick draws at most five times a second.
 func (p *progress) tick(samples int64) {
-	f, ok := p.out.(*os.File)
-	if !ok || !term.IsTerminal(int(f.Fd())) || time.Since(p.last) < 200*time.Millisecond {
+	if _, ok := terminal(p.out); !ok || time.Since(p.last) < 200*time.Millisecond {
 		return
 	}
 	p.last = time.Now()

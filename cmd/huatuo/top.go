@@ -252,7 +252,7 @@ func (t *topRun) show() error {
 		rows = len(t.view.Workload)
 	}
 	lines := append([]string{"huatuo top, " + t.view.Time.Local().Format(time.DateTime)}, t.view.Text(textWidth(t.out), rows, t.sort)...)
-	_, err := io.WriteString(t.out, strings.Join(lines, "\n")+"\n\n")
+	_, err := io.WriteString(t.out, printable(strings.Join(lines, "\n"))+"\n\n")
 	return err
 }
 
@@ -260,7 +260,7 @@ func (t *topRun) show() error {
 func (t *topRun) page(width, height int, _ bool) []string {
 	var events []string
 	for _, d := range t.newest {
-		events = append(events, clip(fmt.Sprintf("%s %s: %s", d.Time.Local().Format("15:04:05"), d.Kind, d.Title), width))
+		events = append(events, clip(printable(fmt.Sprintf("%s %s: %s", d.Time.Local().Format("15:04:05"), d.Kind, d.Title)), width))
 	}
 	if len(events) > 0 {
 		events = append([]string{""}, events...)
@@ -269,6 +269,7 @@ func (t *topRun) page(width, height int, _ bool) []string {
 	rows := max(1, height-1-fixed-len(events))
 	lines := []string{t.title(width)}
 	for _, l := range t.view.Text(width, rows, t.sort) {
+		l = printable(l)
 		if strings.HasPrefix(l, top.Head) {
 			l = reverse + l + strings.Repeat(" ", max(0, width-utf8.RuneCountInString(l))) + plain
 		}

@@ -198,12 +198,18 @@ func (w *watcher) print(d *sig.Document) error {
 	if d.Suppressed > 0 {
 		fmt.Fprintf(&b, "  (+%d suppressed)", d.Suppressed)
 	}
+	if len(d.Known) > 0 {
+		fmt.Fprintf(&b, "  [known: %s]", strings.Join(d.Known, ", "))
+	}
 	b.WriteByte('\n')
+	if d.Verdict != "" {
+		fmt.Fprintf(&b, "    cause  %s\n", d.Verdict)
+	}
 	if w.stacks {
 		printStack(&b, "kernel", d.KernelStack)
 		printStack(&b, "user", d.UserStack)
 	}
-	_, err := w.out.Write(b.Bytes())
+	_, err := io.WriteString(w.out, printable(b.String()))
 	return err
 }
 

@@ -186,8 +186,8 @@ func (v profileView) Encode(w io.Writer, g *signal.FlameGraph, format string) er
 // Metrics of profiles; absent when they are off.
 var (
 	profileSamples = selfMetric("huatuo_profile_samples_total", signal.Counter, "1", "Samples of stacks by what became of them.",
-		"dropped: they came faster than they could be written; failed: the disk refused them.",
-		signal.Field{Name: "outcome", Help: "what became of the sample", Values: []string{"kept", "dropped", "failed"}})
+		"lost: the unwinder's buffer was full; dropped: they came faster than they could be written; failed: the disk refused them.",
+		signal.Field{Name: "outcome", Help: "what became of the sample", Values: []string{"kept", "lost", "dropped", "failed"}})
 	profileBytes = selfMetric("huatuo_profile_bytes", signal.Gauge, "bytes", "Size of the profiles that are kept.",
 		"Bounded by profiles.max_size and profiles.retention.")
 )
@@ -198,6 +198,7 @@ func (a *App) collectProfiles(b *signal.Batch) {
 	}
 	st := a.profiles.Stats()
 	b.Value(profileSamples, float64(st.Kept), "kept")
+	b.Value(profileSamples, float64(engine.Lost()), "lost")
 	b.Value(profileSamples, float64(st.Dropped), "dropped")
 	b.Value(profileSamples, float64(st.Failed), "failed")
 	b.Value(profileBytes, float64(st.Bytes))
@@ -231,9 +232,11 @@ func (a *App) runProfiles(ctx context.Context) {
 		return
 	}
 	a.engine.Settle(ctx)
+	keep, stop := context.WithCancel(context.WithoutCancel(ctx))
 	var wg sync.WaitGroup
-	wg.Go(func() { a.profiles.Run(ctx) })
-	wg.Go(func() { a.profiler.run(ctx) })
+	wg.Go(func() { a.profiles.Run(keep) })
+	a.profiler.run(ctx) // which hands on what it still has when it ends
+	stop()
 	wg.Wait()
 }
 
@@ -278,7 +281,7 @@ func (e *Engine) Profile(ctx context.Context, o ProfileOptions) (*signal.FlameGr
 	wg.Go(func() { s.Run(background) })
 	begin := time.Now()
 	err = engine.Run(ctx, engine.Options{
-		Log: e.log, Hertz: o.Hertz, Symbols: e.symbol, Emit: p.take,
+		Log: e.log, Hertz: o.Hertz, Symbols: symbol.New(symbol.Options{CacheBytes: profileSymbols}), Emit: p.take,
 		Ready: func() {
 			begin = time.Now()
 			time.AfterFunc(o.For, cancel)

@@ -31,7 +31,7 @@ var (
 		"Equals dropped plus routed once the agent is at rest.", probeLabel)
 	eventsDropped = selfMetric("huatuo_events_dropped_total", signal.Counter, "1", "Events lost on the way to the sinks, by reason.",
 		"rate_limited is by design; ring_full and intake_full mean that events come faster than they are read.", probeLabel,
-		signal.Field{Name: "reason", Help: "rate_limited, ring_full, undecoded, intake_full, unencodable or a probe's own"})
+		signal.Field{Name: "reason", Help: "rate_limited, ring_full, undecoded, intake_full, unencodable, known_issue (suppressed by known_issues) or a probe's own"})
 	eventsRouted = selfMetric("huatuo_events_routed_total", signal.Counter, "1", "Events that were offered to every sink.",
 		"Each sink's delivered, dropped, failed and queued add up to it.", probeLabel)
 	sinkEvents = selfMetric("huatuo_sink_events_total", signal.Counter, "1", "Events by what became of them in a sink.",

@@ -99,7 +99,7 @@ func (s *Server) registerProfiles(api huma.API) {
 func (s *Server) profileTypes(context.Context, *none) (profileTypes, error) {
 	if s.opt.Profiles == nil {
 		return profileTypes{
-			Status: ProfilerStatus{State: "disabled", Reason: "profiles.enabled is false"}, Types: []*signal.ProfileType{}, Labels: []string{},
+			Status: ProfilerStatus{State: "disabled", Reason: "profiles.enabled is false, or there is no store"}, Types: []*signal.ProfileType{}, Labels: []string{},
 		}, nil
 	}
 	return profileTypes{s.opt.Profiles.Status(), s.opt.Profiles.Types(), signal.ProfileLabelNames()}, nil

@@ -5,6 +5,8 @@
  * and help texts of signals come from the agent's schemas and stay English.
  */
 
+import { PROFILE_TEXT } from "./i18n.profiles";
+
 export type Lang = "en" | "zh";
 
 /** Key → [English, 中文]. {name} is replaced by a value. */
@@ -480,64 +482,8 @@ export const TEXT = {
   "config.title": ["Configuration in force", "生效配置"],
 
   "nav.profiles": ["Profiles", "性能剖析"],
-  "prof.off": ["Profiles are not being taken.", "未启用性能剖析。"],
-  "prof.off.do": ["Set profiles.enabled: true in the configuration, or start the agent with --profiles. A single profile needs neither: huatuo profile takes one from the command line.", "请在配置中设置 profiles.enabled: true，或以 --profiles 启动 Agent。只需一次剖析时无需启用：可在命令行运行 huatuo profile。"],
-  "prof.unsupported": ["Profiles cannot be taken on this machine.", "此机器无法进行性能剖析。"],
-  "prof.failed": ["The profiler has failed.", "性能剖析器出错。"],
-  "prof.failed.do": ["The agent's log says more (journalctl -u huatuo). What was kept before is shown below.", "详情见 Agent 日志（journalctl -u huatuo）。下方显示此前保存的数据。"],
-  "prof.starting": ["The profiler is starting.", "性能剖析器正在启动。"],
-  "prof.none": ["There are no samples in this range.", "此范围内没有样本。"],
-  "prof.none.do": ["Choose a longer range, or remove filters.", "请选择更长的时间范围，或移除过滤条件。"],
-  "prof.type": ["Type", "类型"],
-  "prof.heat": ["When", "时间分布"],
-  "prof.heat.label": ["Heat map of the samples by time", "样本随时间分布的热力图"],
-  "prof.heat.grid": ["A column is a second from bottom to top, a cell {s}. Drag to look at a stretch of time alone.", "每列为一秒（自下而上），每格 {s}。拖动可只看一段时间。"],
-  "prof.heat.bars": ["A bar is {s}; ranges up to 10 min show cells of 50 ms. Drag to look at a stretch of time alone.", "每条为 {s}；10 分钟以内的范围显示 50 ms 的格子。拖动可只看一段时间。"],
-  "prof.heat.sparse": ["With {n} samples of a CPU in a second, some of its cells stay empty.", "每秒每 CPU 仅 {n} 个样本，部分格子会为空。"],
-  "prof.selected": ["Only {a} – {b}", "仅 {a} – {b}"],
-  "prof.view": ["View", "视图"],
-  "prof.view.graph": ["Flame graph", "火焰图"],
-  "prof.view.table": ["Functions", "函数"],
-  "prof.view.sandwich": ["Sandwich", "三明治"],
-  "prof.search": ["Search: a name or a regular expression", "搜索：名称或正则表达式"],
-  "prof.search.bad": ["This is no regular expression.", "正则表达式无效。"],
-  "prof.matching": ["{s} matches", "匹配 {s}"],
-  "prof.up": ["Roots below", "根在下方"],
-  "prof.fold": ["Fold recursion", "折叠递归"],
-  "prof.reset": ["Whole graph", "显示全部"],
-  "prof.download": ["Download as", "下载为"],
-  "prof.everything": ["everything", "全部"],
-  "prof.keys": ["Arrow keys move, Enter shows a function's part alone, Escape shows everything.", "方向键移动，Enter 只显示该函数部分，Esc 显示全部。"],
-  "prof.graph.label": ["Flame graph. The Functions view shows the same as a table.", "火焰图。“函数”视图以表格显示相同数据。"],
-  "prof.sum": ["{v} in {n} samples", "{n} 个样本，共 {v}"],
-  "prof.dropped": ["{n} nodes were too small to be sent; they count in their callers.", "{n} 个节点过小未发送，计入其调用者。"],
-  "prof.truncated": ["Outer frames are missing from {s} of it.", "其中 {s} 缺少外层栈帧。"],
-  "prof.self": ["Self", "自身"],
-  "prof.total": ["Total", "总计"],
-  "prof.function": ["Function", "函数"],
-  "prof.missing": ["No name: {s}", "无名称：{s}"],
-  "prof.kind.kernel": ["Kernel", "内核"],
-  "prof.kind.native": ["Compiled", "编译代码"],
-  "prof.kind.runtime": ["Interpreted", "解释代码"],
-  "prof.kind.unknown": ["Unknown", "未知"],
-  "prof.callers": ["Callers", "调用者"],
-  "prof.callees": ["Callees", "被调用者"],
-  "prof.sandwich.none": ["No function is chosen.", "未选择函数。"],
-  "prof.sandwich.none.do": ["Choose one from the Functions view, or click one in the flame graph and then its Sandwich button.", "请在“函数”视图中选择，或在火焰图中点击函数后再点“三明治”按钮。"],
-  "prof.compare": ["Compare with", "对比"],
-  "prof.compare.none": ["nothing", "不对比"],
-  "prof.compare.before": ["the window just before", "紧邻的前一时段"],
-  "prof.compare.ago": ["{s} earlier", "{s} 之前"],
-  "prof.compare.empty": ["There is nothing to compare with: no samples there.", "无可对比：对比对象没有样本。"],
-  "prof.less": ["smaller share", "占比减少"],
-  "prof.more": ["larger share", "占比增加"],
-  "prof.before": ["Before", "之前"],
-  "prof.after": ["Now", "现在"],
-  "prof.change": ["Change", "变化"],
-  "prof.clear": ["Clear", "显著"],
-  "prof.clear.help": ["Standard errors between both shares (two-proportion z-test). From 3.29 on chance alone does this once in a thousand. Functions with fewer than 10 samples are left out.", "两个占比之差的标准误数（双比例 z 检验）。达到 3.29 时，仅由偶然造成的概率为千分之一。样本少于 10 的函数不列出。"],
-  "prof.by": ["Rank by", "排序依据"],
-  "prof.samples": ["Samples", "样本数"],
+
+  ...PROFILE_TEXT,
 } as const satisfies Record<string, readonly [string, string]>;
 
 /** Key of a text. */

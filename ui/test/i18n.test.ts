@@ -30,7 +30,7 @@ test("Chinese texts are Chinese and English ones are not", () => {
 
 function sources(dir: string): string {
   return readdirSync(dir, { withFileTypes: true })
-    .map((f) => (f.isDirectory() ? sources(join(dir, f.name)) : f.name === "i18n.ts" ? "" : readFileSync(join(dir, f.name), "utf8")))
+    .map((f) => (f.isDirectory() ? sources(join(dir, f.name)) : f.name.startsWith("i18n.") ? "" : readFileSync(join(dir, f.name), "utf8")))
     .join("\n");
 }
 

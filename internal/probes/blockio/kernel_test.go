@@ -491,13 +491,3 @@ func TestKernelUnmeasured(t *testing.T) {
 		t.Errorf("%d requests were not measured, want %d or more", missed, least)
 	}
 }
-
-// mergedWrites is the kernel's own count (Documentation/block/stat.rst).
-func mergedWrites(t *testing.T, disk string) string {
-	t.Helper()
-	b, err := os.ReadFile("/sys/block/" + disk + "/stat")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return strings.Fields(string(b))[5]
-}

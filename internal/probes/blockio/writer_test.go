@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"testing"
 
 	"huatuo/test/faults/diskio"
@@ -24,4 +25,14 @@ func TestMain(m *testing.M) {
 		fmt.Println(err)
 		os.Exit(1)
 	}
+}
+
+// mergedWrites is the kernel's own count (Documentation/block/stat.rst).
+func mergedWrites(t *testing.T, disk string) string {
+	t.Helper()
+	b, err := os.ReadFile("/sys/block/" + disk + "/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Fields(string(b))[5]
 }

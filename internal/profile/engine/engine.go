@@ -10,13 +10,14 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/features"
 	"go.opentelemetry.io/ebpf-profiler/interpreter/interpreterconfig"
 	"go.opentelemetry.io/ebpf-profiler/libpf"
 	proflog "go.opentelemetry.io/ebpf-profiler/log"
 	"go.opentelemetry.io/ebpf-profiler/metrics"
 	"go.opentelemetry.io/ebpf-profiler/times"
 	"go.opentelemetry.io/ebpf-profiler/tracer"
-	"go.opentelemetry.io/otel/metric/noop"
 
 	"huatuo/internal/profile"
 	"huatuo/internal/signal"
@@ -65,7 +66,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	proflog.SetLogger(*slog.New(quieter{o.Log.Handler()}))
 	if started.CompareAndSwap(false, true) {
-		metrics.Start(noop.Meter{})
+		metrics.Start(meter{})
 		times.StartRealtimeSync(context.WithoutCancel(ctx), 3*time.Minute)
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -96,6 +97,9 @@ func (e *Engine) start(ctx context.Context) error {
 		ProbabilisticThreshold: tracer.ProbabilisticThresholdMax,
 		ProbabilisticInterval:  time.Minute,
 	})
+	if err != nil && features.HaveMapType(ebpf.RingBuf) != nil { // 5.8: the unwinder wants that and more, up to 5.10
+		return fmt.Errorf("load the unwinder: %w: %w", errors.ErrUnsupported, err)
+	}
 	if err != nil {
 		return fmt.Errorf("load the unwinder: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"unsafe"
 
+	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 )
 
@@ -29,24 +30,14 @@ func allowMemlock() error {
 	if err == nil {
 		return unix.Prlimit(0, unix.RLIMIT_MEMLOCK, &old, nil)
 	}
-	if !errors.Is(err, unix.EPERM) || !chargesMemcg() {
+	if !errors.Is(err, unix.EPERM) {
+		return err
+	}
+	// It makes a map under a limit of 0, and says nothing when that works.
+	if rlimit.RemoveMemlock() != nil {
 		return err
 	}
 	return ignorePrlimit()
-}
-
-// chargesMemcg tells whether a BPF map can be made that is larger than the limit
-// of locked memory, when that is 0.
-func chargesMemcg() bool {
-	var u unix.Utsname
-	if unix.Uname(&u) != nil {
-		return false
-	}
-	var major, minor int
-	if n, _ := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor); n != 2 {
-		return false
-	}
-	return major > 5 || major == 5 && minor >= 11
 }
 
 // ignorePrlimit has prlimit64(…, RLIMIT_MEMLOCK, …) do nothing and return 0 for

@@ -28,3 +28,6 @@ func Run(context.Context, Options) error {
 
 // Types lists none.
 func Types() []*signal.ProfileType { return nil }
+
+// Lost is 0.
+func Lost() uint64 { return 0 }

@@ -142,9 +142,9 @@ func (r *reporter) again(longest time.Duration) {
 	r.late = kept
 }
 
-// finish hands on all that wait.
+// finish hands on all that wait, within a second: the agent has five to stop.
 func (r *reporter) finish() {
-	for end := time.Now().Add(patience); len(r.late) > 0; time.Sleep(20 * time.Millisecond) {
+	for end := time.Now().Add(time.Second); len(r.late) > 0; time.Sleep(20 * time.Millisecond) {
 		r.again(time.Until(end))
 	}
 }
@@ -263,19 +263,24 @@ func isTruncation(f *libpf.Frame) bool {
 	return f.Type.IsError() && (f.AddressOrLineno == 2 || f.AddressOrLineno == 5) // stack_length_exceeded, max_tail_calls
 }
 
+// notKnownYet is why the first samples of a new process have no callers.
+const notKnownYet = "the process was not known yet"
+
 // whyNot says what an error frame stands for. The numbers are those of the
 // unwinder's tools/errors-codegen/errors.json.
 func whyNot(f *libpf.Frame) string {
 	n := uint64(f.AddressOrLineno)
 	switch n {
-	case 4012:
-		return "the process was not known yet"
-	case 4018:
-		return "generated code of an unknown runtime"
-	case 4002, 4007:
+	case 4000, 4012, 4019: // native_lookup_text_section, _no_pid_page_mapping, _no_vma
+		return notKnownYet
+	case 4001, 4002, 4003, 4004, 4005: // of the table of stack deltas
 		return "the file's unwind table does not cover it"
-	case 4008, 4009:
+	case 4007: // native_pc_read
 		return "the stack could not be read"
+	case 4016, 4017: // native_aarch64_32bit_compat_mode, _x64_
+		return "code of a 32-bit program"
+	case 4018: // native_unsupported_mapping
+		return "generated code of an unknown runtime"
 	}
 	return fmt.Sprintf("cannot unwind (%s error %d)", f.Type, n)
 }

@@ -72,7 +72,8 @@ func newSegment(dir string, now time.Time) (*segment, error) {
 			strings: map[string]uint64{}, frames: map[signal.Frame]uint64{}, nodes: map[nodeKey]uint64{},
 			labels: map[signal.ProfileLabels]uint64{}, stacks: map[*signal.Stack]uint64{},
 		}
-		s.enc, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(1), zstd.WithWindowSize(128<<10))
+		s.enc, err = zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithEncoderConcurrency(1),
+			zstd.WithWindowSize(128<<10), zstd.WithEncoderCRC(false)) // a chunk has its own
 		if err == nil {
 			err = s.put([]byte(magic))
 		}
