@@ -130,8 +130,13 @@ export const profiles = [
       assert(q.up === "1" && q.fold === "1", `address: ${JSON.stringify(q)}`);
       await drawn(page, ".flame canvas");
 
-      const { series } = await get("/api/v1/profiles/series?by=process");
-      const rival = series.find((s) => s.labels.process && s.labels.process !== b.process);
+      // A difference needs enough samples of both to be no accident.
+      let rival;
+      for (let i = 0; !rival && i < 60; i++, await page.waitForTimeout(1000)) {
+        const { series } = await get("/api/v1/profiles/series?by=process");
+        rival = series.find((s) => s.labels.process && s.labels.process !== b.process && s.samples >= 200);
+      }
+      assert(rival, "no second process has 200 samples after a minute");
       await open(hash(b, `&cmp=${encodeURIComponent(`process=${rival.labels.process}`)}`));
       await page.waitForSelector(".kinds .grown");
       await drawn(page, ".flame canvas");
