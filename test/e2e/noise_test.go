@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"slices"
@@ -33,7 +34,7 @@ var normalDrops = []struct {
 	{"a UDP socket is closed with data unread", repeats / 2, func(p *netpair.Pair, _ int) error {
 		return p.B.Do(closeDatagram)
 	}},
-	{"TCP connections end: segments before the window, resets", 5, func(p *netpair.Pair, _ int) error {
+	{"a TCP connection is closed with data unread, and more under way", repeats / 2, func(p *netpair.Pair, _ int) error {
 		return p.B.Do(func() error { return closeUnread("127.0.0.1:0") })
 	}},
 	{"multicast that nobody has joined", repeats, func(p *netpair.Pair, _ int) error {
@@ -179,13 +180,23 @@ func arrived(c syscall.Conn) error {
 	})
 }
 
-// closeUnread ends a connection on its server with data unread.
+// closeUnread ends two connections on their server: one with data unread, and
+// one whose client goes on sending. The kernel drops what comes then.
 func closeUnread(addr string) error {
 	l, err := net.Listen("tcp4", addr)
 	if err != nil {
 		return err
 	}
 	defer l.Close()
+	for _, unread := range []bool{true, false} {
+		if err := closeServed(l, unread); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func closeServed(l net.Listener, unread bool) error {
 	c, err := net.Dial("tcp4", l.Addr().String())
 	if err != nil {
 		return err
@@ -195,13 +206,24 @@ func closeUnread(addr string) error {
 	if err != nil {
 		return err
 	}
-	if _, err := c.Write([]byte("unread")); err != nil {
+	defer s.Close()
+	if unread {
+		if _, err := c.Write([]byte("unread")); err != nil {
+			return err
+		}
+		if err := arrived(s.(*net.TCPConn)); err != nil {
+			return err
+		}
+		return s.Close()
+	}
+	if err := s.Close(); err != nil {
 		return err
 	}
-	if err := arrived(s.(*net.TCPConn)); err != nil {
-		return err
+	if _, err := c.Read(make([]byte, 1)); err != io.EOF { // its end has come
+		return fmt.Errorf("read: %v, want the end", err)
 	}
-	return s.Close()
+	_, err = c.Write([]byte("late"))
+	return err
 }
 
 // frameTo is an Ethernet frame from side A, to side B when dst is nil.

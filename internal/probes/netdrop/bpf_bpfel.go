@@ -82,6 +82,7 @@ const (
 	bpfVarHtFilterOn         = "ht_filter_on"
 	bpfVarHtUseRing          = "ht_use_ring"
 	bpfVarNoRouteIn          = "no_route_in"
+	bpfVarNoSocket           = "no_socket"
 	bpfVarNotSpecified       = "not_specified"
 	bpfVarPacketDropBurst    = "packet_drop_burst"
 	bpfVarPacketDropPeriodNs = "packet_drop_period_ns"
@@ -164,6 +165,7 @@ type bpfVariableSpecs struct {
 	HtFilterOn         *ebpf.VariableSpec `ebpf:"ht_filter_on"`
 	HtUseRing          *ebpf.VariableSpec `ebpf:"ht_use_ring"`
 	NoRouteIn          *ebpf.VariableSpec `ebpf:"no_route_in"`
+	NoSocket           *ebpf.VariableSpec `ebpf:"no_socket"`
 	NotSpecified       *ebpf.VariableSpec `ebpf:"not_specified"`
 	PacketDropBurst    *ebpf.VariableSpec `ebpf:"packet_drop_burst"`
 	PacketDropPeriodNs *ebpf.VariableSpec `ebpf:"packet_drop_period_ns"`
@@ -225,6 +227,7 @@ type bpfVariables struct {
 	HtFilterOn         *ebpf.Variable `ebpf:"ht_filter_on"`
 	HtUseRing          *ebpf.Variable `ebpf:"ht_use_ring"`
 	NoRouteIn          *ebpf.Variable `ebpf:"no_route_in"`
+	NoSocket           *ebpf.Variable `ebpf:"no_socket"`
 	NotSpecified       *ebpf.Variable `ebpf:"not_specified"`
 	PacketDropBurst    *ebpf.Variable `ebpf:"packet_drop_burst"`
 	PacketDropPeriodNs *ebpf.Variable `ebpf:"packet_drop_period_ns"`

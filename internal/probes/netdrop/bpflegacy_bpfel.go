@@ -31,6 +31,7 @@ const (
 	bpfLegacyVarHtFilterLink       = "ht_filter_link"
 	bpfLegacyVarHtFilterOn         = "ht_filter_on"
 	bpfLegacyVarNoRouteIn          = "no_route_in"
+	bpfLegacyVarNoSocket           = "no_socket"
 	bpfLegacyVarNotSpecified       = "not_specified"
 	bpfLegacyVarPacketDropBurst    = "packet_drop_burst"
 	bpfLegacyVarPacketDropPeriodNs = "packet_drop_period_ns"
@@ -109,6 +110,7 @@ type bpfLegacyVariableSpecs struct {
 	HtFilterLink       *ebpf.VariableSpec `ebpf:"ht_filter_link"`
 	HtFilterOn         *ebpf.VariableSpec `ebpf:"ht_filter_on"`
 	NoRouteIn          *ebpf.VariableSpec `ebpf:"no_route_in"`
+	NoSocket           *ebpf.VariableSpec `ebpf:"no_socket"`
 	NotSpecified       *ebpf.VariableSpec `ebpf:"not_specified"`
 	PacketDropBurst    *ebpf.VariableSpec `ebpf:"packet_drop_burst"`
 	PacketDropPeriodNs *ebpf.VariableSpec `ebpf:"packet_drop_period_ns"`
@@ -169,6 +171,7 @@ type bpfLegacyVariables struct {
 	HtFilterLink       *ebpf.Variable `ebpf:"ht_filter_link"`
 	HtFilterOn         *ebpf.Variable `ebpf:"ht_filter_on"`
 	NoRouteIn          *ebpf.Variable `ebpf:"no_route_in"`
+	NoSocket           *ebpf.Variable `ebpf:"no_socket"`
 	NotSpecified       *ebpf.Variable `ebpf:"not_specified"`
 	PacketDropBurst    *ebpf.Variable `ebpf:"packet_drop_burst"`
 	PacketDropPeriodNs *ebpf.Variable `ebpf:"packet_drop_period_ns"`

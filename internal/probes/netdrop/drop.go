@@ -45,7 +45,7 @@ type PacketDrop struct {
 var dropped = signal.EventOf[PacketDrop]("packet_drop", signal.AreaNetwork, signal.Warning,
 	"The kernel dropped a packet for a reason that is not normal.").When(
 	"A dropped packet, unless the reason or the place says that nothing was lost: any other was meant to arrive.",
-	"The reasons in docs/guide/noise.md are counted with normal=\"true\" and make no event. Firewalls that drop (NETFILTER_DROP), probes of closed ports (NO_SOCKET) and broadcasts that nobody wants are events and usual on open networks: `ignore` silences them.")
+	"The reasons in docs/guide/noise.md are counted with normal=\"true\" and make no event. Firewalls that drop (NETFILTER_DROP), connects to closed ports (NO_SOCKET) and broadcasts that nobody wants are events and usual on open networks: `ignore` silences them.")
 
 // Contexts of a drop.
 const (

@@ -27,6 +27,8 @@ HT_CONST(u64, quiet_192, 0);
 HT_CONST(u32, not_specified, 2);
 /* SKB_DROP_REASON_IP_INNOROUTES; 0 is no drop: the kernel has no such reason. */
 HT_CONST(u32, no_route_in, 0);
+/* SKB_DROP_REASON_NO_SOCKET, likewise. */
+HT_CONST(u32, no_socket, 0);
 
 struct drop_key {
 	u32 reason;
@@ -139,6 +141,22 @@ static __always_inline bool is_unjoined(bool btf, struct sk_buff *skb, u32 reaso
 	return BPF_CORE_READ_BITFIELD_PROBED(skb, pkt_type) == PACKET_MULTICAST;
 }
 
+#define TCP_SYN 0x02
+
+/*
+ * A TCP segment that opens nothing and finds no socket: what was under way when
+ * its connection ended here. Its sender is told by a reset.
+ */
+static __always_inline bool is_leftover(bool btf, struct sk_buff *skb, u32 reason, u32 proto)
+{
+	u8 flags = TCP_SYN;
+
+	if (reason != HT_GET(no_socket) || !reason || proto != HT_PROTO_TCP)
+		return false;
+	bpf_probe_read_kernel(&flags, 1, HT_READ(btf, skb, head) + HT_READ(btf, skb, transport_header) + 13);
+	return !(flags & TCP_SYN);
+}
+
 /* Network namespaces have numbers from here on (PROC_DYNAMIC_FIRST, and a few below it for the first ones). */
 #define FIRST_NS 0xe0000000
 
@@ -234,7 +252,8 @@ static __always_inline int on_drop(void *ctx, bool btf, struct sk_buff *skb, u64
 	if (proto < 0)
 		return 0;
 	k.proto = proto;
-	k.normal = is_normal_place(reason, location) || is_unjoined(btf, skb, reason);
+	k.normal = is_normal_place(reason, location) || is_unjoined(btf, skb, reason) ||
+		   is_leftover(btf, skb, reason, proto);
 	bump(&drops, &k);
 	if (k.normal || is_quiet(reason))
 		return 0;

@@ -97,7 +97,7 @@ func attach(env *probe.Env, cfg Config, rs *reasons) (*load.Object, error) {
 			return nil, err
 		}
 	}
-	for constant, name := range map[string]string{"not_specified": notSpecified, "no_route_in": noRouteIn} {
+	for constant, name := range map[string]string{"not_specified": notSpecified, "no_route_in": noRouteIn, "no_socket": noSocket} {
 		if n, ok := rs.number(name); ok {
 			if err := l.Set(constant, n); err != nil {
 				return nil, err

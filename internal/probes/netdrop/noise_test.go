@@ -23,6 +23,9 @@ func TestGuide(t *testing.T) {
 	for place, why := range normalPlaces {
 		places = append(places, fmt.Sprintf("| `%s` | %s |", place, why))
 	}
+	for place, why := range endedPlaces {
+		places = append(places, fmt.Sprintf("| `%s` | %s |", place, why))
+	}
 	slices.Sort(places)
 	text := table(t, string(b), "<!-- reasons:", "<!-- places:", reasons)
 	text = table(t, text, "<!-- places:", "<!-- end -->", places)

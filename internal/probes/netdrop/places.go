@@ -26,6 +26,24 @@ var normalPlaces = map[string]string{
 	"arp_process":           "ARP for another host, or one that has been answered",
 }
 
+// endedPlaces are functions whose drops are no losses where the kernel knows
+// reasons and gives none. Before Linux 5.17 the same functions drop for others.
+var endedPlaces = map[string]string{
+	"tcp_v4_rcv": "a segment for a connection that has ended (TIME_WAIT)",
+	"tcp_v6_rcv": "a segment for a connection that has ended (TIME_WAIT)",
+}
+
+// isNormalPlace tells whether a drop without a reason, from there, is no loss.
+func isNormalPlace(reason, function string) bool {
+	switch reason {
+	case notSpecified:
+		return normalPlaces[function] != "" || endedPlaces[function] != ""
+	case unknown:
+		return normalPlaces[function] != ""
+	}
+	return false
+}
+
 // learner tells the program of places that are normal. The program knows places
 // by address only; an event without a reason from such a place is not passed
 // on but counted, and is the last one from there.
@@ -56,7 +74,7 @@ func (l *learner) wrap() *probe.Env {
 
 func (l *learner) emit(r *signal.Record) {
 	b := r.Body.(*PacketDrop)
-	if (b.Reason != notSpecified && b.Reason != unknown) || normalPlaces[b.Location] == "" {
+	if !isNormalPlace(b.Reason, b.Location) {
 		l.env.Emit(r)
 		return
 	}

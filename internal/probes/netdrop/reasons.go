@@ -37,6 +37,7 @@ var normal = []struct{ name, why string }{
 	{"TCP_OFOMERGE", "out of order, and merged into what was there"},
 	{"TCP_RESET", "a reset that did its work"},
 	{"TCP_CLOSE", "for a connection that is closed already"},
+	{"TCP_ABORT_ON_DATA", "data for a connection whose program has closed it already; a reset tells the sender, and is an event"},
 }
 
 // notSpecified is the reason of calls that give none; see places.go.
@@ -45,6 +46,10 @@ const notSpecified = "NOT_SPECIFIED"
 // noRouteIn is the reason of a packet that came in and has nowhere to go: of
 // multicast it is normal, as without a reason.
 const noRouteIn = "IP_INNOROUTES"
+
+// noSocket is the reason of a packet that nobody waits for: of a TCP segment
+// without SYN it is normal.
+const noSocket = "NO_SOCKET"
 
 // noReason is what the program says when the kernel gives no reason.
 const noReason = 0xffffffff

@@ -54,7 +54,7 @@ var (
 	reset = signal.EventOf[TCPReset]("tcp_reset", signal.AreaNetwork, signal.Warning,
 		"A reset ended a TCP connection that was in use.").When(
 		"A reset that is received or sent on a connection over which data could flow: one side lost what was under way.",
-		"An answer to a closed port and a refused connect are no reset of a connection. Load balancers and health checks that end connections by a reset (SO_LINGER 0) are usual.")
+		"An answer to a closed port and a refused connect are no reset of a connection. A reset that this host sends because its program closed, or that comes after one side has closed, is of severity info. Load balancers and health checks that end connections by a reset (SO_LINGER 0) are usual.")
 )
 
 // Events by the number the program gives them.
@@ -94,7 +94,7 @@ func (d *decoder) decode(raw []byte) (*signal.Record, error) {
 			Flow: flow, Direction: directions[w.Event-eventResetSent], State: stateName(w.Flow.State), Reason: d.reasons.name(w.Reason),
 			RTT: float64(w.SrttUs>>3) / 1e6, Retransmits: w.TotalRetransmits,
 		}
-		r.Schema, r.Body, r.Title = reset, b, b.title()
+		r.Schema, r.Body, r.Title, r.Severity = reset, b, b.title(), b.severity()
 	default:
 		return nil, fmt.Errorf("decode tcp event: unknown kind %d", w.Event)
 	}
@@ -169,6 +169,17 @@ func (b *ConnectFailure) verdict() string {
 		return "the kernel ended it: " + b.Error
 	}
 	return ""
+}
+
+// severity is less for a reset that nobody here suffers: this host sent it when
+// its own program closed, or one side had closed already.
+func (b *TCPReset) severity() signal.Severity {
+	switch {
+	case b.State == "close" && b.Direction == directions[0],
+		b.State == "close_wait", b.State == "fin_wait1", b.State == "fin_wait2", b.State == "closing", b.State == "last_ack":
+		return signal.Info
+	}
+	return signal.Warning
 }
 
 func (b *TCPReset) title() string {
