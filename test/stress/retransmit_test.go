@@ -21,8 +21,8 @@ import (
 )
 
 // connections of the storm of retransmits. With a fifth of all segments lost and
-// a retransmission timeout of 5 ms each sends some fifty segments again a second.
-const connections = 500
+// a retransmission timeout of 5 ms each sends some eighty segments again a second.
+const connections = 260
 
 // uncalled is the share of hits of a tracepoint for which the kernel may not call
 // the agent's program. One in a thousand to one in two hundred it is under this
