@@ -104,6 +104,8 @@ func qemu(k kernel, image, initrd string) []string {
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
 		// A disk that keeps its own health, and a port that can report errors.
 		"-blockdev", "driver=null-co,node-name=disk,size=67108864,read-zeroes=on", "-device", "nvme,drive=disk,serial=huatuo",
+		// One that warns: bit 2 says that it is no longer reliable.
+		"-blockdev", "driver=null-co,node-name=worn,size=67108864,read-zeroes=on", "-device", "nvme,drive=worn,serial=worn,smart_critical_warning=4",
 		"-device", "pcie-root-port,id=rp0,chassis=1,slot=1",
 		"-kernel", image, "-initrd", initrd, "-append", strings.TrimSpace(line))
 }

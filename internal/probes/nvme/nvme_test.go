@@ -3,10 +3,12 @@ package nvme
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -148,20 +150,61 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// TestKernel asks a real device, and reads from it a known number of bytes.
-func TestKernel(t *testing.T) {
-	const dev = "/dev/nvme0"
+// device finds a controller by its serial number.
+func device(t *testing.T, serial string) string {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: run `make ktest` as root")
 	}
-	if _, err := os.Stat(dev); err != nil {
-		t.Skip("needs an NVMe device: `make vmtest P=nvme` gives guests one")
+	files, err := filepath.Glob("/sys/class/nvme/*/serial")
+	if err != nil {
+		t.Fatal(err)
 	}
+	for _, f := range files {
+		if b, err := os.ReadFile(f); err == nil && (serial == "" || strings.TrimSpace(string(b)) == serial) {
+			return filepath.Base(filepath.Dir(f))
+		}
+	}
+	t.Skip("needs an NVMe device: `make vmtest P=nvme` gives guests two")
+	return ""
+}
+
+// TestKernelWarning: a device that says of itself that it is no longer reliable
+// makes an event, and one beside it makes none.
+func TestKernelWarning(t *testing.T) {
+	worn, well := device(t, "worn"), device(t, "huatuo")
+	e := probetest.New(t)
+	e.Start(Spec(), Config{Interval: 50 * time.Millisecond, Timeout: 10 * time.Second})
+	r := e.WaitRecord(func(r *signal.Record) bool { return r.Schema == warned })
+	b := r.Body.(*Warning)
+	if b.Device != worn || b.Serial != "worn" || !slices.Equal(b.New, []string{"degraded"}) || !strings.HasPrefix(r.Title, worn+" (QEMU NVMe Ctrl) warns: degraded") {
+		t.Errorf("%s: %+v", r.Title, b)
+	}
+	for _, r := range e.Records() {
+		if r.Body.(*Warning).Device == well {
+			t.Errorf("event of a device that is well: %s", r.Title)
+		}
+	}
+	d, err := r.Document()
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("document: %s", text)
+}
+
+// TestKernel asks a real device, and reads from it a known number of bytes.
+func TestKernel(t *testing.T) {
+	name := device(t, "")
+	dev := "/dev/" + name
 	e := probetest.New(t)
 	e.Start(Spec(), Config{Interval: 50 * time.Millisecond, Timeout: 10 * time.Second})
 	samples := e.Gather()
 	value := func(what string) float64 {
-		v, ok := probetest.Value(samples, "huatuo_nvme_"+what, "nvme0")
+		v, ok := probetest.Value(samples, "huatuo_nvme_"+what, name)
 		if !ok {
 			t.Fatalf("no huatuo_nvme_%s", what)
 		}
@@ -175,7 +218,7 @@ func TestKernel(t *testing.T) {
 	}
 	before := value("read_bytes_total")
 	const size = 8 << 20
-	f, err := os.Open("/dev/nvme0n1")
+	f, err := os.Open(dev + "n1")
 	if err != nil {
 		t.Fatal(err)
 	}
