@@ -16,7 +16,7 @@ T ?= 30s
 
 # clang-format and the linters look at these.
 GO_DIRS := cmd internal test tools
-BPF_SRC := $(wildcard bpf/include/*.h internal/probes/*/*.h internal/probes/*/*.bpf.c)
+BPF_SRC := $(wildcard bpf/include/*.h internal/probes/*/*.h internal/probes/*/*.bpf.c internal/profile/engine/bpf/*.h internal/profile/engine/bpf/*.bpf.c internal/profile/frames/*.bpf.c)
 
 # What the race detector runs: nearly every package is called from several goroutines.
 RACE := ./internal/... ./cmd/...
@@ -79,9 +79,9 @@ ui/apitypes/node_modules: ui/apitypes/package-lock.json
 	touch $@
 
 ##@ Tests
-.PHONY: test deps check fmt unit race ktest e2e stress load soak containers k8stest browser fuzz bench
+.PHONY: test deps check fmt unit race ktest e2e profiles languages stress load soak containers k8stest browser fuzz bench
 test: SHORT := -short
-test: deps check unit race ktest e2e stress containers browser vmtest ## everything that CI runs (root)
+test: deps check unit race ktest e2e profiles stress containers browser vmtest ## everything that CI runs (root)
 
 deps: ## install what tests and generation need from the distribution (root)
 	.ci/deps
@@ -100,7 +100,7 @@ fmt: ## format Go and BPF C
 	clang-format-19 -i $(BPF_SRC)
 
 unit: ui/node_modules ## tests that need no privileges
-	$(TRY) --format standard-quiet --packages './cmd/... ./internal/... ./tools/... ./test/faults/... ./test/bench/... ./test/vm ./test/stress/soak' -- -p $(J) -skip '$(KTEST)'
+	$(TRY) --format standard-quiet --packages './cmd/... ./internal/... ./tools/... ./test/faults/... ./test/doubles/... ./test/bench/... ./test/vm ./test/stress/soak' -- -p $(J) -skip '$(KTEST)'
 	cd ui && npm test --silent
 
 race: ## the same with the race detector
@@ -112,6 +112,13 @@ ktest: ## kernel tests on this kernel, one package at a time (root)
 
 e2e: ## black box: the built agent, real faults, what it says about them (root)
 	$(TRY) --format standard-verbose --packages './test/e2e/... ./test/oracle/...' -- -p 1 -count=1 -timeout 20m -skip '$(BROWSER)'
+
+profiles: ## black box: waits, leaks and floods of processes in several languages, and their profiles (root)
+	$(TRY) --format standard-verbose --packages './test/profiles/...' -- -p 1 -count=1 -timeout 20m $(SHORT)
+
+languages: ## shares of known programs in each language into docs/reference/languages.md; gets a .NET and a Ruby once (root)
+	env $$(internal/profile/engine/runtimes.sh) HUATUO_LANGUAGES_PAGE=$(CURDIR)/docs/reference/languages.md \
+	  $(GO) test ./internal/profile/engine -run '^TestKernelLanguages$$' -count=1 -v -timeout 10m
 
 stress: ## kill, full disk, broken files, floods, hung clients, fork storms, lost privileges; SHORT=-short for three minutes of it (root)
 	$(TRY) --format standard-verbose --packages './test/stress/...' -- -p 1 -count=1 -timeout 40m $(SHORT)

@@ -48,6 +48,7 @@ var layers = []layer{
 	{"cmd/", 7, "a command parses flags and calls app"},
 	{"tools/", 8, "a tool may use the agent's packages; nothing may use a tool"},
 	{"test/faults/", 0.5, "a fault knows the kernel alone: tests of probes and of the whole agent use it"},
+	{"test/doubles/", 0.5, "a double knows published protocols alone: tests of sinks and of the whole agent use it"},
 	{"test/faults/cmd/", 8, "a fault as a program, for use by hand and from scripts"},
 	{"test/", 8, "a test from outside may use anything; nothing may use it"},
 }

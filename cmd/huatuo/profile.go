@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 	"text/tabwriter"
@@ -17,7 +19,6 @@ import (
 	"huatuo/internal/app"
 	"huatuo/internal/probes"
 	"huatuo/internal/profile"
-	"huatuo/internal/profile/engine"
 	sig "huatuo/internal/signal"
 )
 
@@ -26,57 +27,83 @@ const topRows = 20
 
 // profileRun is one `huatuo profile`.
 type profileRun struct {
-	typ       *sig.ProfileType
+	name      string // what was asked for
+	types     []*sig.ProfileType
 	duration  time.Duration
 	hertz     int
 	pid       uint32
 	comm      string
 	container string
 	output    string
+	engine    string
+}
+
+// families are the words of the command line for several types. Waits for work
+// to do are in none of them: they are most of all waits, and no loss.
+func families(all []*sig.ProfileType) map[string][]*sig.ProfileType {
+	out := map[string][]*sig.ProfileType{}
+	for _, t := range all {
+		if family, _, ok := strings.Cut(t.Name, "."); ok && t != profile.Idle {
+			out[family] = append(out[family], t)
+		}
+	}
+	return out
+}
+
+// choose finds what the argument names: a type, or a family of them.
+func (r *profileRun) choose(args, words []string, all []*sig.ProfileType) error {
+	if len(args) != 1 {
+		return errUsage{fmt.Errorf("name what to profile: %s", strings.Join(words, ", "))}
+	}
+	r.name, r.types = args[0], families(all)[args[0]]
+	for _, t := range all {
+		if t.Name == args[0] {
+			r.types = []*sig.ProfileType{t}
+		}
+	}
+	if r.types == nil {
+		return errUsage{fmt.Errorf("no profile %q; there are: %s", args[0], strings.Join(words, ", "))}
+	}
+	return nil
 }
 
 func (c *cli) profileCmd() *cobra.Command {
 	r := &profileRun{}
-	var names []string
-	for _, t := range engine.Types() {
-		names = append(names, t.Name)
+	all := app.ProfileTypes()
+	words := slices.Sorted(maps.Keys(families(all)))
+	var list strings.Builder
+	for _, t := range all {
+		words = append(words, t.Name)
+		fmt.Fprintf(&list, "  %-16s %s\n", t.Name, t.Help)
 	}
 	cmd := &cobra.Command{
 		Use:   "profile TYPE",
-		Short: "Take stacks for a while, print who takes the time; no agent is needed",
+		Short: "Take stacks for a while, print who takes or waits for what; no agent is needed",
 		Long: `Take stacks of everything that runs, kernel, compiled and interpreted code, and
-print the functions that take most. The types are: ` + strings.Join(names, ", ") + `.
+print the functions that take most of the time, or wait longest, or use most memory.
+
+` + list.String() + `
+A word before the dot takes all types of that family beside each other, but for
+offcpu.idle: offcpu, lock, io, mem.
 
 With -o the stacks are written to a file for other tools; its name tells the format:
 .pb.gz or .pprof for go tool pprof, .folded or .txt, .speedscope.json, .svg for a
 flame graph to look at. "-" writes folded stacks to standard output.`,
 		Example: `  sudo huatuo profile cpu --for 10s
-  sudo huatuo profile cpu --pid 4242 --hz 199 -o flame.svg
+  sudo huatuo profile offcpu --pid 4242 -o waits.svg
+  sudo huatuo profile lock.user --comm java --for 30s
   sudo huatuo profile cpu --container web -o web.pb.gz && go tool pprof -top web.pb.gz`,
-		ValidArgs: names,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(names) == 0 {
-				return errors.New("this program was built without the unwinder (tag noprofiler)")
-			}
-			if len(args) != 1 {
-				return errUsage{fmt.Errorf("name one type of profile: %s", strings.Join(names, ", "))}
-			}
-			for _, t := range engine.Types() {
-				if t.Name == args[0] {
-					r.typ = t
-					return nil
-				}
-			}
-			return errUsage{fmt.Errorf("no profile %q; the types are: %s", args[0], strings.Join(names, ", "))}
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return c.profile(cmd, r) },
+		ValidArgs: words,
+		Args:      func(_ *cobra.Command, args []string) error { return r.choose(args, words, all) },
+		RunE:      func(cmd *cobra.Command, _ []string) error { return c.profile(cmd, r) },
 	}
 	f := cmd.Flags()
 	f.DurationVar(&r.duration, "for", 10*time.Second, "how long")
-	f.IntVar(&r.hertz, "hz", 97, "samples of each CPU per second, 1 to 999")
+	f.IntVar(&r.hertz, "hz", 97, "samples of each CPU per second, 1 to 999, of the type cpu")
 	f.Uint32Var(&r.pid, "pid", 0, "only this process")
 	f.StringVar(&r.comm, "comm", "", "only processes of this name")
 	f.StringVar(&r.container, "container", "", "only this container: its name, or a prefix of its id")
+	f.StringVar(&r.engine, "engine", "", "how stacks are walked: auto, unwinder or frame_pointers; empty: as profiles.engine has it")
 	f.StringVarP(&r.output, "output", "o", "", `file for the stacks, "-" for standard output`)
 	return cmd
 }
@@ -119,6 +146,13 @@ func (c *cli) profile(cmd *cobra.Command, r *profileRun) error {
 	if err != nil {
 		return err
 	}
+	switch r.engine {
+	case "":
+	case "auto", "unwinder", "frame_pointers":
+		cfg.Profiles.Engine = r.engine
+	default:
+		return errUsage{fmt.Errorf("--engine %s: want auto, unwinder or frame_pointers", r.engine)}
+	}
 	e, err := app.NewEngine(cfg, probes.All(), c.logger(cfg))
 	if err != nil {
 		return err
@@ -130,13 +164,13 @@ func (c *cli) profile(cmd *cobra.Command, r *profileRun) error {
 	defer stop()
 	bar := progress{out: c.err, total: r.duration}
 	fmt.Fprintln(c.err, "huatuo: preparing")
-	g, err := e.Profile(ctx, app.ProfileOptions{Type: r.typ.Name, Hertz: r.hertz, For: r.duration, Match: r.matches, Ready: bar.begin, Tick: bar.tick})
+	g, err := e.Record(ctx, app.RecordOptions{Name: r.name, Types: r.types, Hertz: r.hertz, For: r.duration, Match: r.matches, Ready: bar.begin, Tick: bar.tick})
 	bar.end()
 	if err != nil {
 		return err
 	}
 	if g.Samples == 0 {
-		return errors.New("no samples: nothing that was asked for ran meanwhile")
+		return errors.New("no samples: nothing that was asked for happened meanwhile")
 	}
 	if format != "" {
 		if err := writeTo(r.output, c.out, func(w io.Writer) error { return profile.Encode(w, g, format) }); err != nil {
@@ -170,7 +204,11 @@ func (c *cli) printTop(g *sig.FlameGraph) {
 	fmt.Fprintf(c.out, "%s: %s in %v, %d samples\n\n", g.Type, profile.Amount(g.Total, g.Unit), g.To.Sub(g.From).Round(100*time.Millisecond), g.Samples)
 	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "SELF\t\tTOTAL\t\t  FUNCTION")
-	rows := profile.Top(g)
+	table := g
+	if g.Type != profile.CPU.Name { // all waits end in the kernel's scheduler
+		table = profile.Userland(g)
+	}
+	rows := profile.Top(table)
 	for _, r := range rows[:min(topRows, len(rows))] {
 		where := path.Base(r.Module)
 		if r.Module == "" {

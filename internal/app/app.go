@@ -16,6 +16,7 @@ import (
 	"huatuo/internal/console"
 	"huatuo/internal/kern/clock"
 	"huatuo/internal/probe"
+	"huatuo/internal/profile"
 	"huatuo/internal/query"
 	"huatuo/internal/signal"
 	"huatuo/internal/sink/prom"
@@ -41,6 +42,11 @@ type App struct {
 
 	profiles *profiles.Store // nil with profiles off
 	profiler *profiler
+	pushes   *pushes // nil with profiles off
+
+	captures    *profile.Capturer // nil with profiles off
+	captureCtx  context.Context   // ends those that the console began
+	endCaptures context.CancelFunc
 
 	hub    *console.Hub
 	server *console.Server
@@ -77,7 +83,7 @@ func New(o Options) (*App, error) {
 		return nil, err
 	}
 	a.engine = e
-	a.budget = budget.New(o.Log, runtime.NumCPU(), limitOf(o.Config.Budget), e.super)
+	a.budget = budget.New(o.Log, runtime.NumCPU(), limitOf(o.Config.Budget), controls{a})
 	if a.store != nil {
 		e.pipe.AddBatched("store", sinkFunc(a.store.AppendEvents), storeLinger)
 		e.pipe.IDsAfter(a.store.NewestEventID(context.Background()))
@@ -87,6 +93,7 @@ func New(o Options) (*App, error) {
 		a.closeStore()
 		return nil, err
 	}
+	a.openCaptures()
 	if err := a.newServer(); err != nil {
 		a.closeStore()
 		return nil, err
@@ -146,8 +153,9 @@ func (a *App) newServer() error {
 		q := query.New(a.store, query.Limits{})
 		o.Events, o.Metrics = q, metricView{q}
 	}
-	if a.profiler != nil {
+	if a.profiles != nil {
 		o.Profiles = profileView{a.profiles, a.profiler}
+		o.Captures = captureView{a.captureCtx, a.captures, a.profiles}
 	}
 	var err error
 	a.server, err = console.New(o)
@@ -284,6 +292,11 @@ func (a *App) apply(cfg *config.Config) error {
 	}
 	a.cfg.Store(cfg)
 	a.budget.SetLimit(limitOf(cfg.Budget))
+	if a.profiler != nil {
+		if err := a.profiler.Reload(cfg.Profiles); err != nil {
+			return err
+		}
+	}
 	for _, s := range a.engine.specs {
 		if !restart[s.Name] {
 			continue

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"huatuo/internal/budget"
 	"huatuo/internal/config"
 	"huatuo/internal/console"
+	"huatuo/internal/kern/load"
 	"huatuo/internal/probe"
 	"huatuo/internal/signal"
 )
@@ -182,9 +184,26 @@ func runTimes(statuses []probe.Status) map[uint32]ranFor {
 	return out
 }
 
+// programs lists the BPF programs of the agent, by probe; those of profiling as
+// those of one.
+func (a *App) programs() []probe.Status {
+	all := a.engine.Statuses()
+	if a.profiler == nil {
+		return all
+	}
+	st := probe.Status{Name: profilesName}
+	for _, id := range a.profiler.usage.Programs() {
+		st.Hooks = append(st.Hooks, load.HookState{ID: id})
+	}
+	if id := a.profiler.walker.Load(); id != 0 {
+		st.Hooks = append(st.Hooks, load.HookState{ID: id})
+	}
+	return append(slices.Clone(all), st)
+}
+
 // usage measures what the agent takes since the last call.
 func (a *App) usage(ctx context.Context) (budget.Usage, error) {
-	programs, err := a.meter.measure(ctx, a.engine.Statuses, bpfCostFor)
+	programs, err := a.meter.measure(ctx, a.programs, bpfCostFor)
 	if err != nil && ctx.Err() == nil {
 		a.log.Info("what the agent's BPF programs cost is not measured: the budget holds the process alone", "err", err)
 	}

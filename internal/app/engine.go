@@ -51,6 +51,8 @@ type Engine struct {
 	enrich *enrich.Enricher
 	ksyms  *ksym.Symbols
 	symbol *symbol.Resolver
+	fetch  *symbol.Fetcher  // nil: off
+	counts *symbol.Counters // of what names the stacks of events and of profiles
 	rings  *ring.Drainer
 	chains *chain.Chains
 	drops  dropCount
@@ -82,7 +84,10 @@ func NewEngine(cfg *config.Config, specs []probe.Spec, log *slog.Logger) (*Engin
 		return nil, err
 	}
 	e.ksyms = ksym.New(procOf(cfg.Host.Root))
-	e.symbol = symbol.New(symbol.Options{Kernel: e.ksyms, Proc: procOf(cfg.Host.Root), CacheBytes: symbolCache})
+	e.fetch, e.counts = newFetcher(cfg), new(symbol.Counters)
+	e.symbol = symbol.New(symbol.Options{
+		Kernel: e.ksyms, Proc: procOf(cfg.Host.Root), CacheBytes: symbolCache, DebugBytes: profileDebug, Fetch: e.fetch, Count: e.counts,
+	})
 	redact := enrich.NoRedaction()
 	if cfg.Enrich.Redact {
 		if redact, err = enrich.NewRedactor(cfg.Enrich.RedactPatterns); err != nil {

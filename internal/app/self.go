@@ -53,7 +53,7 @@ var (
 	unresolved = selfMetric("huatuo_enrich_unresolved_total", signal.Counter, "1", "Look-ups of identity that found nothing.",
 		"A steady rate for short-lived processes is normal.", signal.Field{Name: "what", Help: "process, container, cmdline, …"})
 
-	frames = selfMetric("huatuo_symbol_frames_total", signal.Counter, "1", "User-space frames of stacks by whether they got a name.",
+	frames = selfMetric("huatuo_symbol_frames_total", signal.Counter, "1", "Frames of stacks, of events and profiles, by whether they got a name.",
 		"The reasons say what to install: debug symbols, or nothing when the process had gone.",
 		signal.Field{Name: "outcome", Help: "named, or why not"})
 	storeBytes = selfMetric("huatuo_store_bytes", signal.Gauge, "bytes", "Size of the embedded store.",
@@ -80,7 +80,7 @@ func selfMetric(name string, typ signal.MetricType, unit, help, read string, lab
 // SelfSchemas lists the agent's own metrics, for the catalogue and the docs.
 func SelfSchemas() []*signal.Schema {
 	return append([]*signal.Schema{buildInfo, probeState, eventsObserved, eventsDropped, eventsRouted, sinkEvents, signalsTotal,
-		selfCPU, selfRSS, selfBPF, selfSkipped, selfStart, unresolved, frames, storeBytes, storeSeries, storeFailing, storeAside, storeSamples, storeRefused, profileSamples, profileBytes}, append(budgetSchemas(), append(append(console.Schemas(), prom.Schemas()...), containerSchemas()...)...)...)
+		selfCPU, selfRSS, selfBPF, selfSkipped, selfStart, unresolved, frames, storeBytes, storeSeries, storeFailing, storeAside, storeSamples, storeRefused, profileSent}, append(append(profileSchemas(), budgetSchemas()...), append(append(console.Schemas(), prom.Schemas()...), containerSchemas()...)...)...)
 }
 
 // Build says which agent this is.
@@ -227,16 +227,30 @@ func cpuTime() time.Duration {
 }
 
 func residentBytes() uint64 {
+	resident, _ := statm()
+	return resident
+}
+
+// ownBytes is the resident memory that is not backed by files, which the kernel
+// can take back.
+func ownBytes() uint64 {
+	resident, files := statm()
+	return resident - min(files, resident)
+}
+
+func statm() (resident, files uint64) {
 	b, err := os.ReadFile("/proc/self/statm")
 	if err != nil {
-		return 0
+		return 0, 0
 	}
 	f := strings.Fields(string(b))
-	if len(f) < 2 {
-		return 0
+	if len(f) < 3 {
+		return 0, 0
 	}
-	pages, _ := strconv.ParseUint(f[1], 10, 64)
-	return pages * uint64(os.Getpagesize())
+	size := uint64(os.Getpagesize())
+	resident, _ = strconv.ParseUint(f[1], 10, 64)
+	files, _ = strconv.ParseUint(f[2], 10, 64)
+	return resident * size, files * size
 }
 
 // since returns the share of one CPU that the agent took since the last call.

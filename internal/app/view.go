@@ -103,7 +103,7 @@ func (v agentView) Accounts() []signal.Account {
 			out = append(out, acc)
 		}
 	}
-	return out
+	return append(out, v.a.pushes.accounts()...)
 }
 
 // StoreStatus tells how the store is doing; zero without one.
@@ -120,7 +120,7 @@ func (v agentView) Sinks() []console.Sink {
 	for _, s := range v.a.engine.pipe.Sinks() {
 		out = append(out, console.Sink(s))
 	}
-	return out
+	return append(out, v.a.pushes.states()...)
 }
 
 // Cost tells what the agent takes from the node.

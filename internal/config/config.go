@@ -10,7 +10,7 @@
 //	enum     legal values, separated by commas
 //	min,max  bounds, in the text form of the type
 //	check    "regexp": every string must compile; "address": host:port; "packets": empty,
-//	         or a packet filter in tcpdump's syntax
+//	         or a packet filter in tcpdump's syntax; "profiles": label=pattern & …
 //	secret   "true": never printed
 //	reload   "true": takes effect on SIGHUP, without a restart
 //	flag     the command-line flag that sets it
@@ -51,6 +51,10 @@ type Config struct {
 	Pipe       Pipe       `yaml:"pipe" help:"The way of an event from its probe to the store and the other sinks."`
 
 	Profiles Profiles `yaml:"profiles" help:"Continuous profiling: stacks of everything that runs, kernel, compiled and interpreted code."`
+
+	Symbols Symbols `yaml:"symbols" help:"Where the names of the functions in stacks come from."`
+
+	Sinks Sinks `yaml:"sinks" help:"Where profiles are sent to besides the store."`
 
 	KnownIssues []KnownIssue `yaml:"known_issues" reload:"true" example:"[{name: nightly_backup, kinds: [io_stall], process: \"^restic$\", label: the backup may wait}]" help:"Events whose cause is known: they are marked with the entry's name, or dropped and counted. Entries add to the built-in ones, which \u0060huatuo explain known_issues\u0060 lists; one of the same name stands in for it. All that an entry names must match."`
 
@@ -159,14 +163,6 @@ type Pipe struct {
 	Queue int `yaml:"queue" min:"16" max:"1048576" help:"Events that may wait for one sink; beyond it the oldest are dropped and counted."`
 }
 
-// Profiles configures continuous profiling.
-type Profiles struct {
-	Enabled   bool          `yaml:"enabled" flag:"profiles" help:"Take stacks all the time and keep them in the store. Takes some 30 MB of memory and, on an idle host, 0.7 % of a core. Off unless asked for: \u0060huatuo profile\u0060 takes them for a while without it."`
-	CPUHertz  int           `yaml:"cpu_hertz" min:"1" max:"199" help:"Samples of each CPU per second. A number that is no divisor of the timers of programs (19, 49, 97) sees them evenly."`
-	Retention time.Duration `yaml:"retention" min:"1h" help:"Age at which profiles are deleted."`
-	MaxSize   int64         `yaml:"max_size" unit:"bytes" min:"16MiB" help:"Size above which the oldest profiles are deleted."`
-}
-
 // KnownIssue is an entry of known_issues.
 type KnownIssue struct {
 	Name    string   `yaml:"name" help:"What events are marked with: lower-case letters, digits and _."`
@@ -218,9 +214,10 @@ func Default(specs []probe.Spec) *Config {
 		// explain an outage are worth it always, and cost nothing while there is none.
 		Budget: Budget{Enforce: true, Share: 0.01, Memory: 256 << 20, Interval: 30 * time.Second, Calm: 10 * time.Minute,
 			Keep: []string{"oomkill", "hungtask", "process"}},
-		Pipe: Pipe{Queue: 4096},
-		// 22 MB a day of a busy host of two CPUs (BenchmarkHour of internal/store/profiles).
-		Profiles: Profiles{CPUHertz: 19, Retention: 7 * 24 * time.Hour, MaxSize: 512 << 20},
+		Pipe:     Pipe{Queue: 4096},
+		Profiles: defaultProfiles(),
+		Symbols:  defaultSymbols(),
+		Sinks:    Sinks{Pyroscope: Pyroscope{Push: defaultPush()}, OTLPProfiles: OTLPProfiles{Push: defaultPush()}},
 		origin:   map[string]string{},
 	}
 	for _, s := range specs {

@@ -26,7 +26,7 @@ func (c *Config) validate() []error {
 	if c.Store.Enabled && c.Store.Dir == "" {
 		errs = append(errs, fmt.Errorf("store.dir (%s): name a directory, or turn the store off with store.enabled: false", c.Origin("store.dir")))
 	}
-	return append(errs, c.checkKnownIssues()...)
+	return append(append(append(errs, c.checkSymbols()...), c.checkSinks()...), c.checkKnownIssues()...)
 }
 
 func (k key) check() error {
@@ -57,6 +57,9 @@ func (k key) checkOne(v reflect.Value) error {
 	switch k.tag.Get("check") {
 	case "regexp":
 		return compiles(v.String())
+	case "profiles":
+		_, err := parseMatch(v.String())
+		return err
 	case "packets":
 		if v.String() == "" {
 			return nil

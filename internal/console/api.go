@@ -54,6 +54,7 @@ func (s *Server) register(mux *http.ServeMux) huma.API {
 	s.registerEvents(api)
 	s.registerCulprits(api)
 	s.registerProfiles(api)
+	s.registerCaptures(api)
 	describeRaw(api)
 	loosen(api)
 	return api

@@ -20,7 +20,9 @@ import (
 	"time"
 
 	"github.com/klauspost/compress/gzhttp"
+	"golang.org/x/time/rate"
 
+	"huatuo/internal/console/pyroscope"
 	"huatuo/internal/signal"
 )
 
@@ -43,6 +45,7 @@ type Options struct {
 	Events   Events       // nil without a store
 	Metrics  Metrics      // nil without a store
 	Profiles Profiles     // nil without profiles
+	Captures Captures     // nil without profiles
 	Scrape   http.Handler // serves /metrics
 	Hub      *Hub         // nil makes an empty one
 	// Latest gives the samples of the last gathering round, whose notes the
@@ -66,6 +69,8 @@ type Server struct {
 	stopping chan struct{} // closed when streams have to end
 
 	heartbeat, streamWrite time.Duration // shorter in tests
+
+	captureLimit *rate.Limiter
 
 	metrics metrics
 	panics  atomic.Uint64
@@ -98,7 +103,7 @@ func New(opt Options) (*Server, error) {
 		opt: opt, log: opt.Log, loopback: isLoopback(host),
 		origin:    http.NewCrossOriginProtection(),
 		stopping:  make(chan struct{}),
-		heartbeat: heartbeat, streamWrite: streamWrite, metrics: newMetrics(),
+		heartbeat: heartbeat, streamWrite: streamWrite, metrics: newMetrics(), captureLimit: newCaptureLimit(),
 	}
 	if err := s.secure(host); err != nil {
 		return nil, err
@@ -185,6 +190,7 @@ func (s *Server) routes() (http.Handler, error) {
 	mux.Handle("/openapi.json", gzip(api))
 	mux.HandleFunc("GET /api/v1/events/stream", s.stream) // compression would hold events back
 	mux.Handle("GET /metrics", s.opt.Scrape)              // compresses by itself
+	mux.Handle(pyroscope.Path, s.pyroscope())             // likewise
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", s.ready)
 	mux.Handle("/", ui)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"huatuo/internal/console/pyroscope"
 	"huatuo/internal/signal"
 )
 
@@ -20,15 +21,31 @@ type Profiles interface {
 	Flame(ctx context.Context, q signal.ProfileQuery, least float64) (*signal.FlameGraph, error)
 	Heat(ctx context.Context, q signal.ProfileQuery, column time.Duration) ([]int64, error)
 	Series(ctx context.Context, q signal.ProfileQuery, by []string) ([]signal.ProfileSeries, error)
+	// Diff compares two sets of samples, and ranks functions by those that end in
+	// them (self) or go through them.
+	Diff(ctx context.Context, before, after signal.ProfileQuery, self bool, least float64) (*signal.ProfileDiff, error)
 	Encode(w io.Writer, g *signal.FlameGraph, format string) error
+}
+
+// ProfileTypeState tells whether stacks of a type are taken.
+type ProfileTypeState struct {
+	Name   string `json:"name"`
+	On     bool   `json:"on"`
+	By     string `json:"by,omitempty" doc:"the hooks"`
+	Reason string `json:"reason,omitempty" doc:"why it is not taken"`
 }
 
 // ProfilerStatus tells whether stacks are being taken.
 type ProfilerStatus struct {
-	State   string `json:"state" enum:"starting,running,failed,unsupported,disabled"`
-	Reason  string `json:"reason,omitempty" doc:"why it does not run"`
-	Hertz   int    `json:"hertz" doc:"samples of each CPU per second"`
-	Samples uint64 `json:"samples" doc:"taken since the start"`
+	State     string `json:"state" enum:"starting,running,degraded,failed,unsupported,shed,disabled"`
+	Reason    string `json:"reason,omitempty" doc:"why it does not run, or runs with less"`
+	Mode      string `json:"mode,omitempty" enum:"full,small,frame_pointers,off" doc:"how stacks are taken: smaller modes need less memory"`
+	Hertz     int    `json:"hertz" doc:"samples of each CPU per second"`
+	Samples   uint64 `json:"samples" doc:"taken since the start"`
+	Memory    uint64 `json:"memory_bytes,omitempty" doc:"what profiling takes: BPF maps, and what the agent has grown by"`
+	MaxMemory uint64 `json:"max_memory_bytes,omitempty" doc:"above it a smaller mode is taken"`
+
+	Types []ProfileTypeState `json:"types,omitempty" doc:"those that were asked for"`
 }
 
 // maxColumns bounds a heat map: 50 ms columns of ten minutes.
@@ -40,7 +57,6 @@ type (
 		Types  []*signal.ProfileType `json:"types"`
 		Labels []string              `json:"labels" doc:"labels that samples have"`
 	}
-	// ProfileParams chooses samples. It is exported because huma reads no other embedded fields.
 	// ProfileParams select samples. It is exported because only then the library
 	// sees the members of a struct that embeds it.
 	ProfileParams struct {
@@ -48,6 +64,7 @@ type (
 		From      string   `query:"from" doc:"RFC 3339 or Unix seconds; an hour before to when missing" example:"2026-01-02T15:04:05Z"`
 		To        string   `query:"to" doc:"RFC 3339 or Unix seconds; now when missing"`
 		PID       uint32   `query:"pid"`
+		TID       uint32   `query:"tid"`
 		Namespace []string `query:"namespace" maxItems:"50" doc:"any of these, separated by commas"`
 		Pod       []string `query:"pod" maxItems:"50"`
 		Container []string `query:"container" maxItems:"50"`
@@ -85,6 +102,7 @@ func (s *Server) registerProfiles(api huma.API) {
 	errs := []int{http.StatusServiceUnavailable, http.StatusGatewayTimeout}
 	get(api, "listProfileTypes", "/api/v1/profiles/types", "What is profiled, and whether it is", nil, s.profileTypes)
 	get(api, "getFlameGraph", "/api/v1/profiles/flame", "Stacks of a window, merged into a tree", errs, s.flame)
+	get(api, "diffProfiles", "/api/v1/profiles/diff", "Two windows or two workloads compared: functions by how their shares changed, and the tree of both", errs, s.profileDiff)
 	get(api, "getProfileHeat", "/api/v1/profiles/heat", "Value of the samples by columns of time", errs, s.profileHeat)
 	get(api, "listProfileSeries", "/api/v1/profiles/series", "Value of the samples by label", errs, s.profileSeries)
 	huma.Register(api, huma.Operation{
@@ -107,7 +125,7 @@ func (s *Server) profileTypes(context.Context, *none) (profileTypes, error) {
 
 // query makes a query of the parameters.
 func (p *ProfileParams) query(now time.Time) (q signal.ProfileQuery, err error) {
-	q = signal.ProfileQuery{Type: p.Type, PID: p.PID, Labels: map[string][]string{}}
+	q = signal.ProfileQuery{Type: p.Type, PID: p.PID, TID: p.TID, Labels: map[string][]string{}}
 	if q.From, err = optionalTime("from", p.From); err != nil {
 		return q, err
 	}
@@ -192,15 +210,29 @@ func (s *Server) download(ctx context.Context, in *downloadParams) (*huma.Stream
 	if err != nil {
 		return nil, err
 	}
+	return s.file(g, in.Format), nil
+}
+
+// file answers with a graph in a format of another tool.
+func (s *Server) file(g *signal.FlameGraph, format string) *huma.StreamResponse {
 	kind := map[string][2]string{
 		"pprof": {"pb.gz", "application/octet-stream"}, "folded": {"folded.txt", "text/plain; charset=utf-8"},
 		"speedscope": {"speedscope.json", "application/json"}, "svg": {"svg", "image/svg+xml"},
-	}[in.Format]
+	}[format]
 	return &huma.StreamResponse{Body: func(h huma.Context) {
 		h.SetHeader("Content-Type", kind[1])
 		h.SetHeader("Content-Disposition", fmt.Sprintf(`attachment; filename="huatuo-%s-%d.%s"`, g.Type, g.From.Unix(), kind[0]))
-		if err := s.opt.Profiles.Encode(h.BodyWriter(), g, in.Format); err != nil {
+		if err := s.opt.Profiles.Encode(h.BodyWriter(), g, format); err != nil {
 			s.log.Debug("a download ended early", "err", err)
 		}
-	}}, nil
+	}}
+}
+
+// pyroscope serves the profiles as Grafana's data source for Pyroscope reads them.
+func (s *Server) pyroscope() http.Handler {
+	o := pyroscope.Options{Instance: s.opt.Agent.Node().Hostname, Timeout: s.opt.QueryTimeout}
+	if s.opt.Profiles != nil {
+		o.Profiles = s.opt.Profiles
+	}
+	return pyroscope.New(o)
 }

@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"huatuo/internal/kern/load"
+	"huatuo/internal/profile/frames"
 )
 
 // oldWalk is how many instructions the verifier of Linux 4.18 looks at before it
@@ -157,7 +158,8 @@ func asSubprogram(p *ebpf.ProgramSpec) *ebpf.ProgramSpec {
 //go:embed */*_bpfel.o
 var objectFiles embed.FS // in the test binary: make vmtest runs it where there is no tree
 
-// objects reads the BPF object of this name of each probe that has it.
+// objects reads the BPF object of this name of each probe that has it, and that
+// of the profiler.
 func objects(t *testing.T, file string) map[string]*ebpf.CollectionSpec {
 	t.Helper()
 	paths, err := fs.Glob(objectFiles, "*/"+file)
@@ -176,6 +178,15 @@ func objects(t *testing.T, file string) map[string]*ebpf.CollectionSpec {
 		}
 		all[path.Dir(p)] = spec
 	}
+	flavour := load.Modern
+	if strings.Contains(file, "legacy") {
+		flavour = load.Legacy
+	}
+	spec, err := frames.Object(flavour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all["profile/frames"] = spec
 	return all
 }
 

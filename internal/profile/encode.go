@@ -34,19 +34,8 @@ func Encode(w io.Writer, g *signal.FlameGraph, format string) error {
 	return fmt.Errorf("no format %q: want one of %s", format, strings.Join(Formats(), ", "))
 }
 
-// Show is what a frame is called in a graph: an unknown one by its file and
-// where in it, or else by why it is unknown.
-func Show(f *signal.Frame) string {
-	switch {
-	case f.Missing == "":
-		return f.Function
-	case f.Offset == 0:
-		return "[unknown: " + f.Missing + "]"
-	}
-	return fmt.Sprintf("%s+0x%x", base(f.Module), f.Offset)
-}
-
-func base(path string) string { return path[strings.LastIndexByte(path, '/')+1:] }
+// Show is what a frame is called in a graph.
+func Show(f *signal.Frame) string { return f.Title() }
 
 func writePprof(w io.Writer, g *signal.FlameGraph) error {
 	p := &profile.Profile{

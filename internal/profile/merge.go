@@ -1,6 +1,14 @@
 package profile
 
-import "huatuo/internal/signal"
+import (
+	"slices"
+	"strings"
+
+	"huatuo/internal/signal"
+)
+
+// typeModule is the module of the frames that stand for types in a graph of several.
+const typeModule = "type"
 
 // Merge puts graphs of several types beside each other in one: the type of each
 // is the outermost frame of its stacks. Graphs without a sample are left out. The
@@ -29,7 +37,7 @@ func Merge(name string, graphs ...*signal.FlameGraph) *signal.FlameGraph {
 		out.Dropped += g.Dropped
 		out.Truncated += g.Truncated
 		root := len(out.Nodes)
-		out.Nodes = append(out.Nodes, signal.FlameNode{Frame: frame(signal.Frame{Function: g.Type}), Parent: -1, Total: g.Total})
+		out.Nodes = append(out.Nodes, signal.FlameNode{Frame: frame(signal.Frame{Function: g.Type, Module: typeModule}), Parent: -1, Total: g.Total})
 		for _, x := range g.Nodes { // parents stand before their children
 			parent := root
 			if x.Parent >= 0 {
@@ -39,4 +47,36 @@ func Merge(name string, graphs ...*signal.FlameGraph) *signal.FlameGraph {
 		}
 	}
 	return out
+}
+
+// runtimes are the names that the unwinder gives to interpreters and the like;
+// any other module that is no file is the kernel's.
+var runtimes = []string{"cpython", "python", "php", "jvm", "ruby", "perl", "v8js", "dotnet", "beam", "luajit", "apm-integration", "unknown", "[jit]", "go", typeModule}
+
+// IsKernel tells whether a frame is the kernel's.
+func IsKernel(f *signal.Frame) bool {
+	return f.Missing == "" && !strings.ContainsAny(f.Module, "/[.:") && !slices.Contains(runtimes, f.Module)
+}
+
+// Userland leaves out what the kernel did for a program: its value is then that
+// of the program's own function which called the kernel. Stacks without a frame
+// of a program stay as they are.
+func Userland(g *signal.FlameGraph) *signal.FlameGraph {
+	out := *g
+	out.Nodes = make([]signal.FlameNode, 0, len(g.Nodes))
+	moved := make([]int, len(g.Nodes)) // where a node is now, or whose value it has become
+	for i, n := range g.Nodes {
+		if n.Parent >= 0 {
+			n.Parent = moved[n.Parent]
+			caller := &g.Frames[out.Nodes[n.Parent].Frame]
+			if IsKernel(&g.Frames[n.Frame]) && !IsKernel(caller) && caller.Module != typeModule {
+				out.Nodes[n.Parent].Self += n.Self
+				moved[i] = n.Parent
+				continue
+			}
+		}
+		moved[i] = len(out.Nodes)
+		out.Nodes = append(out.Nodes, n)
+	}
+	return &out
 }

@@ -4,18 +4,79 @@ package profile
 
 import "huatuo/internal/signal"
 
-// The types of profile.
+// The types of profile. A wait that has several sides has a place in the
+// profile of each: one for a lock is in offcpu.blocked and in lock.user.
 var (
 	CPU = &signal.ProfileType{
 		Name: "cpu", Unit: "nanoseconds",
 		Help: "Time on a CPU, by sampling each CPU's clock.",
 		Read: "The widest frames are where the CPUs' time goes; a wide one with nothing on top does the work itself.",
 	}
+	Blocked = &signal.ProfileType{
+		Name: "offcpu.blocked", Unit: "nanoseconds",
+		Help: "Time that threads slept for something that was to come in the middle of their work: a lock, a pipe, an answer, another process.",
+		Read: "The widest frames are what requests wait for. Waits of threads that have nothing to do are in offcpu.idle, those for disks in offcpu.io.",
+	}
+	RunQueue = &signal.ProfileType{
+		Name: "offcpu.runqueue", Unit: "nanoseconds",
+		Help: "Time that threads could have run and had no CPU.",
+		Read: "Who wants more CPU than there is, and what it was about to do: the load is elsewhere, in the cpu profile.",
+	}
+	IO = &signal.ProfileType{
+		Name: "offcpu.io", Unit: "nanoseconds",
+		Help: "Time that threads slept for a block device, as the kernel's own I/O wait counts it.",
+		Read: "The widest frames are the code that waits for disks, page faults of mapped files included.",
+	}
+	Idle = &signal.ProfileType{
+		Name: "offcpu.idle", Unit: "nanoseconds",
+		Help: "Time that threads slept for work or for a clock: epoll, poll, select, accept, nanosleep, signals, condition variables of parked workers.",
+		Read: "How many threads wait for work, and where. It is not a loss.",
+	}
+	KernelLock = &signal.ProfileType{
+		Name: "lock.kernel", Unit: "nanoseconds",
+		Help: "Time that threads waited for the kernel's mutexes, read-write semaphores and other locks that are slept for.",
+		Read: "The frame below the lock's is who wanted it. Locks that spin are in the cpu profile, below native_queued_spin_lock_slowpath.",
+	}
+	UserLock = &signal.ProfileType{
+		Name: "lock.user", Unit: "nanoseconds",
+		Help: "Time that threads slept for a program's locks: mutexes of C, C++, Rust and Go's runtime, Java's monitors, Python's global lock.",
+		Read: "The widest frames are the code that waits for a lock that somebody else has.",
+	}
+	FileIO = &signal.ProfileType{
+		Name: "io.file", Unit: "nanoseconds",
+		Help: "Time that threads slept in system calls on files: read, write, fsync, open, rename and others.",
+		Read: "The widest frames are the code that waits for a file system. Copying of cached pages is not in it: that is CPU time.",
+	}
+	BlockIO = &signal.ProfileType{
+		Name: "io.block", Unit: "nanoseconds",
+		Help: "Latency of requests to block devices, by the stack of the thread that made them.",
+		Read: "Who makes the requests that take long; requests in parallel add up.",
+	}
+	Fault = &signal.ProfileType{
+		Name: "mem.fault", Unit: "bytes",
+		Help: "Pages that programs touched and that were not mapped yet, by their size.",
+		Read: "Who grows, or reads mapped files. A fault counts as one small page, also when it brings a huge one.",
+	}
+	Virtual = &signal.ProfileType{
+		Name: "mem.virtual", Unit: "bytes",
+		Help: "Address space that programs asked for by mmap, mremap and brk.",
+		Read: "Who reserves memory; whether it is used is in mem.fault.",
+	}
+	InUse = &signal.ProfileType{
+		Name: "mem.inuse", Unit: "bytes",
+		Help: "Pages of memory that were given out and not given back for half a minute, or until the end of the recording.",
+		Read: "Where memory that stays was first touched: a leak is what grows here. Memory that an allocator keeps and gives to others counts where it was touched first.",
+	}
 )
 
 // Types lists all types in the order in which they are shown.
 func Types() []*signal.ProfileType {
-	return []*signal.ProfileType{CPU}
+	return []*signal.ProfileType{CPU, Blocked, RunQueue, IO, Idle, UserLock, KernelLock, FileIO, BlockIO, Fault, Virtual, InUse}
+}
+
+// Defaults lists the types that are taken unless told otherwise.
+func Defaults() []*signal.ProfileType {
+	return []*signal.ProfileType{CPU, Blocked, RunQueue, IO, UserLock, KernelLock, FileIO, BlockIO, Fault}
 }
 
 // ByName returns the type of that name, nil when there is none.

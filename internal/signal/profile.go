@@ -32,6 +32,9 @@ type StackSample struct {
 	Exe    string // path of the program as its process sees it, "" when unknown
 	Value  int64  // in the type's unit, for all that the sample stands for
 	Stack  *Stack
+
+	TraceID [16]byte // of the span that was open on the thread; zeros: none, or not known
+	SpanID  [8]byte
 }
 
 // ProfileLabels say whose samples they are. Samples of the same labels are one
@@ -82,8 +85,12 @@ type ProfileQuery struct {
 	Type     string
 	From, To time.Time
 	PID      uint32              // 0: any
+	TID      uint32              // 0: any
 	Labels   map[string][]string // by name: any of the values; a label that is not named may be anything
 	Columns  []Range             // if any: only samples within one of them (the heat map's selection)
+	// Match, if there is one, must say yes to the labels too. It may be called
+	// once for many samples of the same labels, and from one goroutine at a time.
+	Match func(*ProfileLabels) bool
 }
 
 // Range is a half-open stretch of time.
@@ -95,6 +102,11 @@ type FlameNode struct {
 	Parent int   `json:"p"` // index of the node that it was called from; -1 for a root
 	Self   int64 `json:"s"` // value of samples that end here
 	Total  int64 `json:"t"` // value of all samples through here
+
+	// What a test of significance needs, 0 in a graph that was read from a file:
+	// how many samples those are, and their values, each squared, summed.
+	SelfCount, Count     int64   `json:"-"`
+	SelfSquares, Squares float64 `json:"-"`
 }
 
 // FlameGraph is the tree of all stacks of a query. Parents stand before their
@@ -110,6 +122,7 @@ type FlameGraph struct {
 	Nodes     []FlameNode `json:"nodes"`
 	Dropped   int         `json:"dropped_nodes,omitempty" doc:"nodes that were too small to be sent; their value is in their parents"`
 	Truncated int64       `json:"truncated,omitempty" doc:"value of stacks whose outer frames are missing"`
+	Squares   float64     `json:"-"` // sum of the samples' values, each squared
 }
 
 // ProfileSeries is how much of a query some labels have.

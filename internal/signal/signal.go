@@ -155,8 +155,12 @@ type Frame struct {
 	Module   string `json:"module,omitempty"`  // kernel module, or path of the ELF file
 	File     string `json:"file,omitempty"`    // source file where line tables exist
 	Line     int    `json:"line,omitempty"`    //
-	Offset   uint64 `json:"offset,omitempty"`  // of an unknown user frame: offset in the file; of a kernel frame in a report of the kernel: offset in the function
+	Offset   uint64 `json:"offset,omitempty"`  // of an unknown user frame: address in the file as its symbols have it, when the file could be read, else offset in the file; of a kernel frame in a report of the kernel: offset in the function
 	Missing  string `json:"missing,omitempty"` // why the frame has no name
+
+	// BuildID is that of the file of an unknown user frame, in hex, if it has one:
+	// with Offset it names the frame when the file's debug symbols are found later.
+	BuildID string `json:"build_id,omitempty"`
 }
 
 // Process is who a record is about. PID and StartTime together identify it.

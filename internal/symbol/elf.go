@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"sync/atomic"
 )
 
 const (
@@ -23,12 +24,21 @@ const (
 	chunk = 64 << 10
 )
 
-// object is what the addresses of one ELF file mean. It is immutable.
+// object is what the addresses of one ELF file mean. It is immutable, but for
+// again.
 type object struct {
 	segments []segment
 	golang   *goTable // nil unless it is a Go program
 	syms     *table   // nil when there is none
 	why      reason   // what is wrong when an address has no name
+	quality  quality  // of the best source
+	buildID  string   // hex; "" if it has none
+	lines    linesAt
+	linked   bool // it names a file of debug symbols
+
+	// again is when it is worth while to read the file once more, in
+	// nanoseconds of Unix time; 0: never, there is nothing better.
+	again atomic.Int64
 }
 
 // segment is a part of the file and the address it is linked for.
@@ -38,7 +48,7 @@ type segment struct {
 }
 
 func (o *object) bytes() int64 {
-	n := int64(256 + 40*len(o.segments))
+	n := int64(256 + 40*len(o.segments) + len(o.buildID))
 	if o.golang != nil {
 		n += o.golang.bytes()
 	}
@@ -60,6 +70,32 @@ func (o *object) vaddr(offset uint64) (uint64, bool) {
 	return 0, false
 }
 
+// offset returns where in the file the code of a linked address is; the inverse
+// of vaddr.
+func (o *object) offset(vaddr uint64) (uint64, bool) {
+	for _, s := range o.segments {
+		if s.exec && vaddr >= s.vaddr && vaddr-s.vaddr < s.size {
+			return vaddr - s.vaddr + s.offset, true
+		}
+	}
+	return 0, false
+}
+
+// isCode says whether a linked address is in a segment of code.
+func (o *object) isCode(vaddr uint64) bool {
+	_, ok := o.offset(vaddr)
+	return ok
+}
+
+// base returns the lowest linked address.
+func (o *object) base() uint64 {
+	low := uint64(math.MaxUint64)
+	for _, s := range o.segments {
+		low = min(low, s.vaddr)
+	}
+	return low
+}
+
 // find returns the function at a linked address, and its source line where a
 // table of lines is there. The strings share memory with the object.
 func (o *object) find(vaddr uint64) (name, file string, line int, ok bool) {
@@ -74,30 +110,16 @@ func (o *object) find(vaddr uint64) (name, file string, line int, ok bool) {
 
 // loader reads the symbols of one file.
 type loader struct {
-	r     *budgetReader
-	f     *elf.File
-	build *tableBuilder
-	obj   *object
-}
-
-// source is a place where the names of functions may stand. It adds what it
-// has to the loader's table, and reports whether that is every function there
-// is, so that no other place need be asked.
-type source func(*loader) (whole bool, err error)
-
-// sources lists the places in the order of their worth. Other ones, such as
-// the file that .gnu_debuglink names and .gnu_debugdata, which has what .dynsym
-// has not, are more functions in this list.
-func sources() []source {
-	return []source{
-		func(l *loader) (bool, error) { return l.symbols(elf.SHT_SYMTAB) },
-		func(l *loader) (bool, error) { _, err := l.symbols(elf.SHT_DYNSYM); return false, err },
-	}
+	r      *budgetReader
+	f      *elf.File
+	build  *tableBuilder
+	obj    *object
+	search search // nil: debug symbols are not looked for elsewhere
 }
 
 // loadObject reads the symbols of an ELF file, at most limit bytes of them. It
 // never fails: what cannot be read is an object that says why.
-func loadObject(r io.ReaderAt, limit int64) (obj *object) {
+func loadObject(r io.ReaderAt, limit int64, find search) (obj *object) {
 	// debug/elf does not promise to withstand a hostile file.
 	defer func() {
 		if recover() != nil {
@@ -108,7 +130,7 @@ func loadObject(r io.ReaderAt, limit int64) (obj *object) {
 	if _, err := r.ReadAt(magic[:], 0); err != nil || string(magic[:]) != elf.ELFMAG {
 		return &object{why: notELF}
 	}
-	l := &loader{r: &budgetReader{r: r, left: headerBudget}, build: &tableBuilder{limit: limit}, obj: &object{}}
+	l := &loader{r: &budgetReader{r: r, left: headerBudget}, build: &tableBuilder{limit: limit}, obj: &object{}, search: find}
 	f, err := elf.NewFile(l.r)
 	if err != nil {
 		return &object{why: reasonOf(err, badELF)}
@@ -120,35 +142,12 @@ func loadObject(r io.ReaderAt, limit int64) (obj *object) {
 			l.obj.segments = append(l.obj.segments, segment{p.Off, p.Filesz, p.Vaddr, p.Flags&elf.PF_X != 0})
 		}
 	}
+	l.obj.buildID, l.obj.linked = l.buildID(), f.Section(".gnu_debuglink") != nil
+	if hasLines(f) {
+		l.obj.lines = inside
+	}
 	l.names(limit)
 	return l.obj
-}
-
-// names fills in the tables. An error of one source is the reason for what the
-// others do not name.
-func (l *loader) names(limit int64) {
-	l.obj.why = noSymbols
-	g, err := l.goTable(limit)
-	if err != nil {
-		l.obj.why = reasonOf(err, noSymbols)
-	}
-	l.obj.golang = g
-	if g != nil {
-		l.build.limit -= g.bytes()
-	}
-	for _, s := range sources() {
-		whole, err := s(l)
-		if err != nil {
-			l.obj.why = reasonOf(err, badELF)
-		}
-		if whole {
-			break
-		}
-	}
-	l.obj.syms = l.build.finish()
-	if l.obj.why == noSymbols && (l.obj.syms != nil || l.obj.golang != nil) {
-		l.obj.why = noSymbolHere
-	}
 }
 
 func reasonOf(err error, otherwise reason) reason {

@@ -93,22 +93,13 @@ func (l *loader) goText(field uint64) (uint64, error) {
 		}
 		field = s.Addr + textField*word
 	}
-	if v, ok := l.pointer(field); ok && l.isCode(v) {
+	if v, ok := l.pointer(field); ok && l.obj.isCode(v) {
 		return v, nil
 	}
 	if s := l.f.Section(".text"); s != nil {
 		return s.Addr, nil
 	}
 	return 0, errors.New("read Go function table: no text section")
-}
-
-func (l *loader) isCode(vaddr uint64) bool {
-	for _, s := range l.obj.segments {
-		if s.exec && vaddr >= s.vaddr && vaddr-s.vaddr < s.size {
-			return true
-		}
-	}
-	return false
 }
 
 func (g *goTable) bytes() int64 {

@@ -155,7 +155,7 @@ func everyFunction(t *testing.T, exe string) {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	obj := loadObject(f, 16<<20)
+	obj := loadObject(f, 16<<20, nil)
 	g := obj.golang
 	if g == nil || g.count < 1000 {
 		t.Fatalf("no function table: %+v", obj)
@@ -177,10 +177,10 @@ func everyFunction(t *testing.T, exe string) {
 	if lines < g.count*8/10 {
 		t.Errorf("%d of %d functions have a line", lines, g.count)
 	}
-	if small := loadObject(f, g.bytes()*3/4); small.golang == nil || small.golang.pcs != nil {
+	if small := loadObject(f, g.bytes()*3/4, nil); small.golang == nil || small.golang.pcs != nil {
 		t.Errorf("with less room the lines should go, not the names: %+v", small.why)
 	}
-	if none := loadObject(f, 4096); none.golang != nil || none.why != tooLarge {
+	if none := loadObject(f, 4096, nil); none.golang != nil || none.why != tooLarge {
 		t.Errorf("with no room: %v, %+v", none.why, none.golang)
 	}
 }

@@ -1,6 +1,7 @@
 package symbol
 
 import (
+	"io"
 	"sync"
 	"time"
 )
@@ -49,6 +50,7 @@ func (o *objects) load(k fileKey, read func() *object) *object {
 type result struct {
 	object *object
 	why    reason
+	key    fileKey // of the object
 }
 
 // imageState is what is known of an image beyond the maps.
@@ -131,7 +133,10 @@ func (r *Resolver) image(p *process, m *mapping) (result, *ticket) {
 	defer st.mu.Unlock()
 	if st.key != nil {
 		if obj, ok := r.objects.cache.get(*st.key); ok {
-			return result{object: obj}, nil
+			if obj.due() {
+				r.renew(obj, *st.key, r.opener(p, m))
+			}
+			return result{object: obj, key: *st.key}, nil
 		}
 	}
 	if st.ticket != nil {
@@ -189,8 +194,85 @@ func (r *Resolver) loadInto(p *process, m *mapping, res *result) {
 		return
 	}
 	defer f.Close()
-	res.object = r.read(f, key)
+	res.object, res.key = r.read(f, key, p.place(m)), key
 	st.mu.Lock()
 	st.key, st.failed, st.until = &key, named, time.Now().Add(againAfter)
 	st.mu.Unlock()
 }
+
+// place is where the process sees the file of a mapping.
+func (p *process) place(m *mapping) place { return place{p.key.pid, m.image.key.path.Value()} }
+
+// opener returns how the file of a mapping is opened once more.
+func (r *Resolver) opener(p *process, m *mapping) opener {
+	return func() (io.ReaderAt, func(), fileKey, place, reason) {
+		f, key, why := r.open(p, m)
+		if why != named {
+			return nil, nil, fileKey{}, place{}, why
+		}
+		return f, func() { f.Close() }, key, p.place(m), named
+	}
+}
+
+// lookAgain is how long a file that has not the best source is not looked at
+// again: its debug symbols may have been installed.
+const lookAgain = 10 * time.Minute
+
+// read puts the symbols of f into the cache and returns them.
+func (r *Resolver) read(f io.ReaderAt, key fileKey, at place) *object {
+	return r.objects.load(key, func() *object { return r.load(f, at) })
+}
+
+// load reads the symbols of f, and sees to better ones.
+func (r *Resolver) load(f io.ReaderAt, at place) *object {
+	begin := time.Now()
+	obj := loadObject(f, r.fileBytes, r.search(at))
+	r.count.loads.Add(1)
+	r.count.loadTime.Add(int64(time.Since(begin)))
+	if obj.quality < whole && obj.lookedFor() {
+		obj.again.Store(time.Now().Add(lookAgain).UnixNano())
+		r.fetch.want(obj.buildID, func() { obj.again.Store(1) })
+	}
+	return obj
+}
+
+// lookedFor says whether better symbols of the file may come to be found.
+func (o *object) lookedFor() bool { return o.buildID != "" || o.linked }
+
+// due says whether there may be a better source by now.
+func (o *object) due() bool {
+	at := o.again.Load()
+	return at != 0 && time.Now().UnixNano() >= at
+}
+
+// renew reads a file again in the background when a better source may be there.
+// Until then, and if there is none, what was read of it stays.
+func (r *Resolver) renew(obj *object, key fileKey, open opener) {
+	at := obj.again.Load()
+	if at == 0 || !obj.again.CompareAndSwap(at, time.Now().Add(lookAgain).UnixNano()) {
+		return
+	}
+	r.idle.do(func() {
+		f, done, k, where, why := open()
+		if why != named {
+			return
+		}
+		defer done()
+		if k != key {
+			return
+		}
+		if fresh := r.load(f, where); fresh.better(obj) {
+			r.objects.cache.put(key, fresh, fresh.bytes())
+			r.improved.Add(1)
+		}
+	})
+}
+
+// better says whether an object is worth more than one of the same file.
+func (o *object) better(old *object) bool {
+	return o.quality > old.quality || (o.quality == old.quality && o.lines != nowhere && old.lines == nowhere)
+}
+
+// Improved counts the files whose names have become better than they were: who
+// keeps frames asks for them anew when it has changed.
+func (r *Resolver) Improved() uint64 { return r.improved.Load() }

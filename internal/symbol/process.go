@@ -236,10 +236,10 @@ func (r *Resolver) readMaps(p *process, rd *reading) {
 	}
 	p.reading = nil
 	p.mu.Unlock()
-	close(rd.done)
 	if rd.why == named {
 		r.processes.saw(p.key, time.Now())
 	}
+	close(rd.done)
 	r.account(p)
 }
 

@@ -3,7 +3,8 @@ package symbol
 import (
 	"fmt"
 	"io"
-	"strings"
+	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -15,106 +16,136 @@ import (
 type Program struct {
 	r     *Resolver
 	inode uint64
-	paths []string // where the file may be found again
 
 	mu     sync.Mutex
+	places []Place // where the file may be found again, the first one seen first
 	key    *fileKey
 	failed reason
 	until  time.Time // before which it is not tried again
 	ticket *ticket
 }
 
-// Program returns the Program of a file, whose symbols are read when they are
-// first asked for. paths are where the file may be opened, in the order in which
-// they are tried, such as /proc/PID/map_files/…; what has another inode there is
-// another file by now.
-func (r *Resolver) Program(inode uint64, paths ...string) *Program {
-	return &Program{r: r, inode: inode, paths: paths}
+// Place is a mapping of a file by a process.
+type Place struct {
+	PID        uint32 // in the host's pid namespace
+	Start, End uint64
+	Path       string // as the process sees it
 }
 
-// Add tells another place where the file may be found.
-func (p *Program) Add(path string) {
+// maxPlaces bounds the places that are remembered of a file: those of the dead
+// would pile up.
+const maxPlaces = 8
+
+// Program returns the Program of a file, whose symbols are read when they are
+// first asked for.
+func (r *Resolver) Program(inode uint64, at Place) *Program {
+	return &Program{r: r, inode: inode, places: []Place{at}}
+}
+
+// Add tells another place where the file is mapped.
+func (p *Program) Add(at Place) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.paths) >= 8 { // those of the dead
-		p.paths = append(p.paths[:0], p.paths[4:]...)
+	if slices.Contains(p.places, at) {
+		return
 	}
-	p.paths = append(p.paths, path)
+	if len(p.places) >= maxPlaces {
+		p.places = slices.Delete(p.places, 1, maxPlaces/2) // the first one has the path on the host
+	}
+	p.places = append(p.places, at)
 	if p.failed == fileGone {
 		p.until = time.Time{}
 	}
 }
 
-// Find names a linked address. ready is false when the symbols are still being
-// read: the same question has another answer soon.
-func (p *Program) Find(vaddr uint64) (f signal.Frame, ready bool) {
-	obj, why := p.object()
+// Find names a linked address: a frame, and one for each call that was inlined
+// there, innermost first. ready is false when something is still being read: the
+// same question has a better answer soon.
+func (p *Program) Find(vaddr uint64) (frames []signal.Frame, ready bool) {
+	obj, key, why := p.object()
 	if obj == nil {
-		f = p.r.unknown(why)
+		f := p.r.unknown(why)
 		f.Offset = vaddr
-		return f, why != notReady && why != noAnswer
+		return []signal.Frame{f}, why != notReady && why != noAnswer
 	}
-	name, file, line, ok := obj.find(vaddr)
-	if !ok {
-		why = noSymbolHere
-		if obj.why != named {
-			why = obj.why
-		}
-		f = p.r.unknown(why)
-		f.Offset = vaddr
-		return f, true
+	f := signal.Frame{Function: Unknown}
+	var calls []call
+	ready = true
+	if obj.lines != nowhere {
+		calls, _, ready = p.r.calls(obj, key, vaddr, p.open)
 	}
-	p.r.count.name()
-	return signal.Frame{Function: p.r.names.show(name), File: p.r.names.plain(file), Line: line}, true
+	return p.r.named(nil, f, obj, vaddr, calls), ready
 }
 
 // object returns what is in the cache, or has it read and says why there is
 // nothing yet.
-func (p *Program) object() (*object, reason) {
+func (p *Program) object() (*object, fileKey, reason) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.key != nil {
 		if obj, ok := p.r.objects.cache.get(*p.key); ok {
-			return obj, named
+			if obj.due() {
+				p.r.renew(obj, *p.key, p.open)
+			}
+			return obj, *p.key, named
 		}
 	}
 	if p.ticket != nil {
-		return nil, notReady
+		return nil, fileKey{}, notReady
 	}
 	if time.Now().Before(p.until) {
 		if p.failed != named {
-			return nil, p.failed
+			return nil, fileKey{}, p.failed
 		}
-		return nil, evicted
+		return nil, fileKey{}, evicted
 	}
-	paths := append([]string(nil), p.paths...)
-	t := p.r.ticket(func(*ticket) { p.load(paths) })
+	t := p.r.ticket(func(*ticket) { p.load() })
 	if t == nil {
-		return nil, noAnswer
+		return nil, fileKey{}, noAnswer
 	}
 	p.ticket = t
-	return nil, notReady
+	return nil, fileKey{}, notReady
 }
 
-// load reads the symbols from the first path that leads to a regular file.
-func (p *Program) load(paths []string) {
+// open opens the file by the first place that leads to it.
+func (p *Program) open() (io.ReaderAt, func(), fileKey, place, reason) {
+	p.mu.Lock()
+	places := slices.Clone(p.places)
+	p.mu.Unlock()
 	why := fileGone
-	var key *fileKey
-	for _, path := range paths {
-		f, k, bad := openLink(path)
-		if bad != named {
-			why = bad
-			continue
+	for _, at := range places {
+		f, k, bad := openLink(p.r.path(at.PID, fmt.Sprintf("map_files/%x-%x", at.Start, at.End)))
+		if bad == named { // on an overlay it has another inode than in the maps: it is right all the same
+			return f, func() { f.Close() }, k, place{at.PID, at.Path}, named
 		}
-		// On an overlay the maps have another inode than stat: what the mapping itself leads to is right.
-		if p.inode != 0 && k.inode != p.inode && !strings.Contains(path, "/map_files/") {
-			f.Close()
-			continue
-		}
-		p.r.read(f, k)
+		why = bad
+	}
+	// When they have ended: a program of the host, if it is the same one still.
+	f := p.onHost(places[0].Path)
+	if f == nil {
+		return nil, nil, fileKey{}, place{}, why
+	}
+	k, err := keyOfFile(f)
+	if err != nil || k.inode != p.inode {
 		f.Close()
-		key, why = &k, named
-		break
+		return nil, nil, fileKey{}, place{}, why
+	}
+	return f, func() { f.Close() }, k, place{path: places[0].Path}, named
+}
+
+func (p *Program) onHost(path string) *os.File {
+	if path == "" || path[0] != '/' || p.inode == 0 {
+		return nil
+	}
+	return openIn(p.r.path(1, "root"), path)
+}
+
+// load reads the symbols.
+func (p *Program) load() {
+	f, done, key, at, why := p.open()
+	if why == named {
+		p.r.read(f, key, at)
+		done()
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -122,25 +153,7 @@ func (p *Program) load(paths []string) {
 	p.failed, p.until = why, time.Now().Add(againAfter)
 	if why != named {
 		p.until = time.Now().Add(retryOpen)
+		return
 	}
-	if key != nil {
-		p.key = key
-	}
-}
-
-// read puts the symbols of f into the cache and returns them.
-func (r *Resolver) read(f io.ReaderAt, key fileKey) *object {
-	return r.objects.load(key, func() *object {
-		begin := time.Now()
-		obj := loadObject(f, r.fileBytes)
-		r.count.loads.Add(1)
-		r.count.loadTime.Add(int64(time.Since(begin)))
-		return obj
-	})
-}
-
-// MapFile is the path that leads to the file of a mapping, whatever its name and
-// whether or not it has been deleted.
-func MapFile(proc string, pid uint32, start, end uint64) string {
-	return fmt.Sprintf("%s/%d/map_files/%x-%x", proc, pid, start, end)
+	p.key = &key
 }

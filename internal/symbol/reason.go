@@ -72,16 +72,16 @@ func (r reason) String() string {
 	}
 }
 
-// counters count frames by fate.
-type counters struct {
+// Counters count frames by fate, and reading. The zero value is ready.
+type Counters struct {
 	by       [reasons]atomic.Uint64 // by[named]: with a name
 	loads    atomic.Uint64
 	loadTime atomic.Int64
 	dropped  atomic.Uint64
 }
 
-func (c *counters) name()         { c.by[named].Add(1) }
-func (c *counters) miss(r reason) { c.by[r].Add(1) }
+func (c *Counters) name()         { c.by[named].Add(1) }
+func (c *Counters) miss(r reason) { c.by[r].Add(1) }
 
 // Stats tells what a Resolver did and what it holds.
 type Stats struct {
@@ -94,6 +94,10 @@ type Stats struct {
 	Loads       uint64            // files read
 	LoadSeconds float64           // time that took
 	Forgotten   uint64            // calls of Remember that came too fast
+	LineBytes   int64             // source lines and inlined calls in the cache
+	Improved    uint64            // files for which a better source was found later
+	Fetched     uint64            // files of debug symbols that came from a server
+	FetchFailed uint64            // that no server had, or that could not be had
 }
 
 // Stats returns the counters so far.
@@ -108,6 +112,13 @@ func (r *Resolver) Stats() Stats {
 			s.Missing[why.String()] = n
 		}
 	}
+	s.Improved = r.improved.Load()
+	if f := r.fetch; f != nil {
+		s.Fetched, s.FetchFailed = f.fetched.Load(), f.absent.Load()+f.failed.Load()
+	}
+	_, index, _ := r.lines.index.stats()
+	_, units, _ := r.lines.units.stats()
+	s.LineBytes = index + units
 	files, filesBytes, filesEvicted := r.objects.cache.stats()
 	procs, procsBytes, procsEvicted := r.processes.cache.stats()
 	s.Files, s.Processes = files, procs

@@ -3,10 +3,13 @@
 // of the files that it maps.
 //
 // Names come from, in this order: a Go binary's function table (also when it
-// is stripped), .symtab, else .dynsym; for code that a runtime compiled, from
-// the perf-PID.map that the runtime wrote; for the vDSO, from the vDSO.
-// C++ and Rust names are demangled. A frame without a name says what it is
-// (module and offset in the file) and why it has none.
+// is stripped), .symtab, that of the file of debug symbols that a build id or
+// .gnu_debuglink leads to, .gnu_debugdata and .dynsym; for code that a runtime
+// compiled, from the perf-PID.map that the runtime wrote; for the vDSO, from the
+// vDSO. Where DWARF is there, inlined calls are frames of their own and frames
+// have their source line. C++ and Rust names are demangled. A frame without a
+// name says what it is (module, build id and offset in the file) and why it has
+// none.
 //
 // What a process maps is remembered, and a file's symbols are kept by the
 // file's identity, so the stack of a process that has just ended is named if
@@ -20,6 +23,7 @@ package symbol
 
 import (
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"huatuo/internal/kern/ksym"
@@ -40,6 +44,18 @@ type Options struct {
 	// FileBytes bounds the table of one file; 0, or more than a half of
 	// CacheBytes: that half.
 	FileBytes int64
+	// LineBytes bounds the source lines and inlined calls that are kept, of the
+	// parts of programs that were seen in stacks; 0: a quarter of CacheBytes.
+	LineBytes int64
+	// DebugBytes bounds the DWARF of a file whose lines are read, which is in
+	// memory for that long, one file at a time; 0: 64 MiB. A larger one has no
+	// lines; its functions have names all the same.
+	DebugBytes int64
+	// Fetch gets the debug symbols of stripped files from servers; nil: off.
+	Fetch *Fetcher
+	// Count counts frames; Resolvers may share it. nil: one of its own.
+	Count *Counters
+
 	// Wait is how long User may wait for maps and files that are not in the
 	// cache; 0: 100 ms, enough for nearly all files at first sight. A frame
 	// that is not ready then says so, and the next one of the same file is.
@@ -55,12 +71,15 @@ type Resolver struct {
 	kernel    *ksym.Symbols
 
 	objects   *objects
+	lines     *lines
+	fetch     *Fetcher // nil: off
 	processes *processes
 	names     *names
 	vdso      vdso
 	urgent    *crew // works for callers that wait
 	idle      *crew // works for Remember
-	count     counters
+	count     *Counters
+	improved  atomic.Uint64
 }
 
 // New returns a Resolver. It reads nothing yet.
@@ -78,12 +97,24 @@ func New(o Options) *Resolver {
 	if o.FileBytes <= 0 || o.FileBytes > o.CacheBytes/2 {
 		o.FileBytes = o.CacheBytes / 2
 	}
+	if o.LineBytes <= 0 {
+		o.LineBytes = o.CacheBytes / 4
+	}
+	if o.DebugBytes <= 0 {
+		o.DebugBytes = 64 << 20
+	}
+	if o.Count == nil {
+		o.Count = new(Counters)
+	}
 	if o.Wait <= 0 {
 		o.Wait = 100 * time.Millisecond
 	}
 	return &Resolver{
 		proc: o.Proc, wait: o.Wait, fileBytes: o.FileBytes, kernel: o.Kernel,
 		objects:   newObjects(objects),
+		lines:     newLines(o.LineBytes, o.DebugBytes),
+		fetch:     o.Fetch,
+		count:     o.Count,
 		processes: newProcesses(o.CacheBytes - objects),
 		names:     newNames(),
 		urgent:    newCrew(2, 256), // two: the cores of the smallest host that is worth it
@@ -170,47 +201,73 @@ func (r *Resolver) User(pid uint32, start uint64, ips []uint64) []signal.Frame {
 	if len(ips) == 0 {
 		return nil
 	}
-	frames := make([]signal.Frame, len(ips))
+	frames := make([]signal.Frame, 0, len(ips))
 	w := patience{limit: r.wait}
 	defer w.stop()
 	p, s, why := r.space(pid, start, ips, &w)
 	if s == nil {
-		for i := range frames {
-			frames[i] = r.unknown(why)
+		for range ips {
+			frames = append(frames, r.unknown(why))
 		}
 		return frames
 	}
 	ready := r.prepare(p, s, ips, &w)
 	for i, ip := range ips {
-		frames[i] = r.frame(p, s, callSite(i, ip), ready)
+		frames = r.frame(frames, p, s, callSite(i, ip), ready, &w)
 	}
 	return frames
 }
 
-// frame names one address of a process whose files are ready.
-func (r *Resolver) frame(p *process, s *space, pc uint64, ready map[*image]result) signal.Frame {
+// frame appends what stands at one address of a process whose files are ready:
+// one frame, and one for each call that was inlined there.
+func (r *Resolver) frame(frames []signal.Frame, p *process, s *space, pc uint64, ready map[*image]result, w *patience) []signal.Frame {
 	m := s.find(pc)
 	if m == nil {
-		return r.unknown(unmapped)
+		return append(frames, r.unknown(unmapped))
 	}
 	if m.image.kind.compiled() {
-		return r.compiled(p, m, pc)
+		return append(frames, r.compiled(p, m, pc))
 	}
 	f := signal.Frame{Function: Unknown, Module: m.image.module(), Offset: pc - m.start + m.offset}
 	res := ready[m.image]
 	if res.object == nil {
-		return r.missing(f, res.why)
+		return append(frames, r.missing(f, res.why))
 	}
 	vaddr, ok := res.object.vaddr(f.Offset)
 	if !ok {
-		return r.missing(f, unmapped)
+		return append(frames, r.missing(f, unmapped))
 	}
-	name, file, line, ok := res.object.find(vaddr)
-	if !ok {
-		return r.missing(f, res.object.why)
+	var calls []call
+	if res.object.lines != nowhere {
+		open := r.opener(p, m)
+		var t *ticket
+		calls, t, _ = r.calls(res.object, res.key, vaddr, open)
+		for n := 0; t != nil && n < 2 && w.await(t.done); n++ { // the index, then the unit
+			calls, t, _ = r.calls(res.object, res.key, vaddr, open)
+		}
 	}
-	r.count.name()
-	return signal.Frame{Function: r.names.show(name), Module: f.Module, File: r.names.show(file), Line: line}
+	return r.named(frames, f, res.object, vaddr, calls)
+}
+
+// named appends the frames of a linked address, all with the module of f. f is
+// the frame when the address has no name.
+func (r *Resolver) named(frames []signal.Frame, f signal.Frame, obj *object, vaddr uint64, calls []call) []signal.Frame {
+	name, file, line, ok := obj.find(vaddr)
+	if len(calls) == 0 {
+		calls = append(make([]call, 0, 1), call{file: file, line: line})
+	}
+	for _, c := range calls {
+		if c.name == "" { // the outermost
+			if !ok {
+				f.Offset, f.BuildID = vaddr, obj.buildID
+				return append(frames, r.missing(f, obj.why))
+			}
+			c.name = name
+		}
+		r.count.name()
+		frames = append(frames, signal.Frame{Function: r.names.show(c.name), Module: f.Module, File: r.names.plain(c.file), Line: c.line})
+	}
+	return frames
 }
 
 // compiled names an address in memory that no file backs.

@@ -270,7 +270,7 @@ func BenchmarkLoadObject(b *testing.B) {
 			b.ReportAllocs()
 			var obj *object
 			for b.Loop() {
-				obj = loadObject(f, 16<<20)
+				obj = loadObject(f, 16<<20, nil)
 			}
 			b.ReportMetric(float64(obj.bytes()), "table-bytes")
 			if obj.why != noSymbolHere {

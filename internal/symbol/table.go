@@ -1,6 +1,7 @@
 package symbol
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"math"
@@ -120,6 +121,7 @@ func (b *tableBuilder) withNames(raws []raw, name func(off uint32) ([]byte, erro
 			if err != nil {
 				return nil, err
 			}
+			text = withoutVersion(text)
 			last, at = s.name, uint32(b.text.Len())
 			names = underscores(text)
 			b.text.Write(text)
@@ -133,6 +135,15 @@ func (b *tableBuilder) withNames(raws []raw, name func(off uint32) ([]byte, erro
 		kept = append(kept, s)
 	}
 	return kept, nil
+}
+
+// withoutVersion cuts what .symtab has behind the names of versioned symbols, as in
+// "memcpy@@GLIBC_2.14".
+func withoutVersion(name []byte) []byte {
+	if i := bytes.IndexByte(name, '@'); i > 0 {
+		return name[:i]
+	}
+	return name
 }
 
 const empty = 0xff

@@ -124,3 +124,5 @@ func write(t testing.TB, path, format string, args ...any) {
 		t.Fatal(err)
 	}
 }
+
+func itoa(n uint32) string { return strconv.FormatUint(uint64(n), 10) }

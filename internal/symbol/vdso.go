@@ -25,7 +25,7 @@ func (v *vdso) object(size uint64) result {
 		if err != nil {
 			return
 		}
-		v.size, v.obj = uint64(len(b)), loadObject(bytes.NewReader(b), 1<<20)
+		v.size, v.obj = uint64(len(b)), loadObject(bytes.NewReader(b), 1<<20, nil)
 	})
 	if v.obj == nil || v.size != size {
 		return result{why: otherABI}

@@ -44,7 +44,7 @@ func main() {
 	flag.StringVar(&o.out, "o", "", "file to write (default standard output)")
 	flag.IntVar(&o.pairs, "pairs", 9, "off/on pairs of each load")
 	flag.DurationVar(&o.idle, "idle", time.Minute, "how long the idle agent is watched")
-	flag.StringVar(&o.only, "only", "", "one part alone, to standard output: idle, pairs or events")
+	flag.StringVar(&o.only, "only", "", "one part alone, to standard output: idle, pairs, events or profiles")
 	flag.Parse()
 	log.SetFlags(0)
 	if os.Geteuid() != 0 {
@@ -67,7 +67,7 @@ func measure(o options) (string, error) {
 	parts := []struct {
 		name string
 		f    func(options) (string, error)
-	}{{"idle", measureIdle}, {"pairs", measurePairs}, {"events", measureEvents}}
+	}{{"idle", measureIdle}, {"pairs", measurePairs}, {"events", measureEvents}, {"profiles", measureProfiles}}
 	var b strings.Builder
 	writeHead(&b)
 	for _, p := range parts {
@@ -112,7 +112,7 @@ type agent struct {
 	dir string
 }
 
-func start(o options) (*agent, error) {
+func start(o options, more ...string) (*agent, error) {
 	dir, err := os.MkdirTemp("", "huatuo-bench-")
 	if err != nil {
 		return nil, err
@@ -124,7 +124,8 @@ func start(o options) (*agent, error) {
 	addr := l.Addr().String()
 	l.Close()
 	a := &agent{url: "http://" + addr, dir: dir}
-	a.cmd = exec.Command(o.agent, "--listen", addr, "--data", dir, "--log-level", "error", "--set", "budget.enforce=false")
+	args := []string{"--listen", addr, "--data", dir, "--log-level", "error", "--set", "budget.enforce=false"}
+	a.cmd = exec.Command(o.agent, append(args, more...)...)
 	a.cmd.Stderr = os.Stderr
 	if err := a.cmd.Start(); err != nil {
 		return nil, err

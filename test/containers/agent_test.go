@@ -49,7 +49,7 @@ func (s *syncBuffer) String() string {
 
 // startAgent runs the agent with the given containers section and a store of
 // its own, and waits until it is ready.
-func startAgent(t testing.TB, containers string) *agent {
+func startAgent(t testing.TB, containers string, args ...string) *agent {
 	t.Helper()
 	dir := t.TempDir()
 	cfg := filepath.Join(dir, "huatuo.yaml")
@@ -64,7 +64,9 @@ func startAgent(t testing.TB, containers string) *agent {
 	addr := l.Addr().String()
 	l.Close()
 	a := &agent{t: t, url: "http://" + addr, log: &syncBuffer{}}
-	cmd := exec.Command(binary, "--config", cfg, "--listen", addr, "--data", filepath.Join(dir, "data"), "--set", "store.interval=1s", "--set", "budget.enforce=false")
+	cmd := exec.Command(binary, append([]string{
+		"--config", cfg, "--listen", addr, "--data", filepath.Join(dir, "data"), "--set", "store.interval=1s", "--set", "budget.enforce=false",
+	}, args...)...)
 	cmd.Stdout, cmd.Stderr = a.log, a.log
 	done := make(chan error, 1)
 	if err := startChild(cmd, done); err != nil {

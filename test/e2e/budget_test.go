@@ -24,7 +24,7 @@ func TestBudget(t *testing.T) {
 		}
 	}
 	write("0.0001")
-	a := start(t, "--config", file, "--set", "budget.interval=2s", "--set", "store.interval=1s")
+	a := start(t, "--config", file, "--set", "budget.interval=2s", "--set", "store.interval=1s", "--set", "profiles.enabled=true")
 	status := func() (lean, shed, running []string) {
 		var p struct{ Probes []probe.Status }
 		a.json("/api/v1/probes", &p)
@@ -54,6 +54,12 @@ func TestBudget(t *testing.T) {
 			}
 		}
 	}()
+	a.eventually(time.Minute, "stacks are taken", func() error {
+		if st := a.profiler(); st.State != "running" || st.Hertz != 19 {
+			return fmt.Errorf("%+v", st)
+		}
+		return nil
+	})
 	_, _, all := status()
 	a.eventually(3*time.Minute, "two probes ended", func() error {
 		lean, shed, _ := status()
@@ -84,6 +90,15 @@ func TestBudget(t *testing.T) {
 	if n := len(sys.Cost.Shed); n < 3 || sys.Cost.Shed[0].Class == "probe" || !strings.Contains(sys.Cost.Shed[0].Why, "limit is 0.01 %") {
 		t.Errorf("given up: %+v", sys.Cost.Shed)
 	}
+	sampling := 0
+	for _, s := range sys.Cost.Shed {
+		if s.Probe == "profiles" && s.Class == "sampling" {
+			sampling++
+		}
+	}
+	if st := a.profiler(); sampling != 2 || st.Hertz >= 19 {
+		t.Errorf("%d sampling rates of profiles given up: %+v", sampling, st)
+	}
 
 	write("1")
 	a.cmd.Process.Signal(syscall.SIGHUP)
@@ -91,6 +106,9 @@ func TestBudget(t *testing.T) {
 		lean, shed, running := status()
 		if len(lean)+len(shed) > 0 || len(running) < len(all) {
 			return fmt.Errorf("lean: %q, ended: %q, %d of %d run", lean, shed, len(running), len(all))
+		}
+		if st := a.profiler(); st.State != "running" || st.Hertz != 19 {
+			return fmt.Errorf("%+v", st)
 		}
 		return nil
 	})

@@ -43,8 +43,8 @@ func TestProfileCommand(t *testing.T) {
 		t.Errorf("%v: %s", err, top)
 	}
 	for _, bad := range []struct{ args, want string }{
-		{"profile", "name one type of profile: cpu"},
-		{"profile nonsense", "the types are: cpu"},
+		{"profile", "name what to profile: io, lock, mem, offcpu, cpu"},
+		{"profile nonsense", "there are: io, lock, mem, offcpu, cpu"},
 		{"profile cpu -o x.gif", "end it in .pb.gz"},
 		{"profile cpu --hz 5000", "want 1 to 999"},
 		{"profile cpu --for 0s", "want more than 0"},
@@ -114,7 +114,7 @@ func TestProfiles(t *testing.T) {
 // TestProfilesOff: without profiles the API says so and what to do.
 func TestProfilesOff(t *testing.T) {
 	needRoot(t)
-	a := start(t)
+	a := start(t, "--set", "profiles.enabled=false")
 	var types struct {
 		Status struct{ State, Reason string }
 	}

@@ -197,7 +197,7 @@ func script(k kernel, suites []suite) string {
 		if !k.runs(s.pkg) {
 			continue
 		}
-		fmt.Fprintf(&b, "TMPDIR=/var/tmp try %s /t/%s ./%s -test.v -test.timeout 200s -test.run '%s'%s\n", s.pkg, s.pkg, s.name(), s.run, k.skip(s.pkg))
+		fmt.Fprintf(&b, "TMPDIR=/var/tmp try %s /t/%s ./%s -test.v -test.timeout 400s -test.run '%s'%s\n", s.pkg, s.pkg, s.name(), s.run, k.skip(s.pkg))
 	}
 	if len(k.smoke) > 0 {
 		fmt.Fprintf(&b, "try %s /t/smoke ./smoke.test -test.v -test.timeout 300s -test.run '^(%s)$'\n", smokePkg, strings.Join(k.smoke, "|"))

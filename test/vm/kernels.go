@@ -82,8 +82,8 @@ func matrix() []kernel {
 func lab() []kernel {
 	return []kernel{{name: "lab-5.10", arch: "amd64", cgroup: "v1", cpus: 1, smoke: []string{"TestNoBTF"},
 		// The tests of probes with programs want BTF: it is the smoke test that
-		// shows how the agent does without.
-		only: []string{"internal/kern/", "internal/enrich", "internal/symbol"}}}
+		// shows how the agent does without. The engine of frame pointers needs none.
+		only: []string{"internal/kern/", "internal/enrich", "internal/symbol", "internal/profile/frames"}}}
 }
 
 // choose returns the kernels that a word of words names: by their own name,
@@ -198,6 +198,7 @@ var skipRules = []skipRule{
 	{"internal/probes/netdrop:TestKernelLeftOut", "Linux 5.17", older("5.10")},
 	{"internal/probes/hungtask:TestKernelOwner", "(Linux 6.17", func(k kernel) bool { return k.debian != "newest-cloud" }},
 	{"internal/profile/engine:TestKernel", "needs ", everywhere}, // compilers and interpreters
+	{"internal/profile/frames:TestKernel", "needs a C compiler", everywhere},
 	{"internal/probes/thermal:TestKernel", "needs a thermal zone", func(kernel) bool { return true }},
 	{"internal/probes/rdma:TestKernel", "needs an RDMA device", func(kernel) bool { return true }},
 	{"internal/probes/gpu:TestKernel", "needs an NVIDIA GPU", func(kernel) bool { return true }},

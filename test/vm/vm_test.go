@@ -215,8 +215,10 @@ func TestModulesOf(t *testing.T) {
 // without a result. Clang makes others of __sync_fetch_and_add where it can
 // (an `or` of adding 0), and no kernel with newer ones tells.
 func TestAtomics(t *testing.T) {
-	objects, err := filepath.Glob("../../internal/probes/*/*_bpfel.o")
-	if err != nil || len(objects) == 0 {
+	objects, err := filepath.Glob("../../internal/pro*/*/*_bpfel.o") // probes and profile
+	entries, _ := filepath.Glob("../../internal/profile/engine/bpf/*_bpfel.o")
+	objects = append(objects, entries...)
+	if err != nil || len(objects) == 0 || len(entries) == 0 {
 		t.Fatalf("%d objects, %v", len(objects), err)
 	}
 	for _, o := range objects {

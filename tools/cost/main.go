@@ -68,7 +68,7 @@ func measure(root string, verify func(*ebpf.CollectionSpec, string) (uint32, err
 	if err != nil {
 		return nil, err
 	}
-	objects, err := filepath.Glob(filepath.Join(root, "internal/probes/*/*_bpfel.o"))
+	objects, err := filepath.Glob(filepath.Join(root, "internal/pro*/*/bpf*_bpfel.o")) // probes and profile
 	if err != nil {
 		return nil, err
 	}

@@ -75,7 +75,7 @@ func deps() (string, error) {
 // wire describes the structs that cross from kernel to user space.
 func wire() (string, error) {
 	// The legacy flavour has the same structs: internal/probes compares them.
-	objects, err := filepath.Glob("internal/probes/*/bpf_bpfel.o")
+	objects, err := filepath.Glob("internal/pro*/*/bpf_bpfel.o") // probes and profile
 	if err != nil {
 		return "", err
 	}

@@ -323,6 +323,92 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/profiles/capture": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Take the stacks of a target, seconds before now included, and keep them */
+        post: operations["captureProfile"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/profiles/captures": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Captures, those that run included */
+        get: operations["listCaptures"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/profiles/captures/{id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A capture with its stacks */
+        get: operations["getCapture"];
+        put?: never;
+        post?: never;
+        /** End a capture that runs, or remove one that is kept */
+        delete: operations["removeCapture"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/profiles/captures/{id}/download": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Stacks of a capture, for other tools */
+        get: operations["downloadCapture"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/profiles/diff": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Two windows or two workloads compared: functions by how their shares changed, and the tree of both */
+        get: operations["diffProfiles"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/profiles/download": {
         parameters: {
             query?: never;
@@ -596,6 +682,101 @@ export interface components {
             routed: number;
             sinks: components["schemas"]["SinkAccount"][];
         };
+        Capture: {
+            /** @description why it failed, or what is missing */
+            error?: string;
+            /** Format: date-time */
+            from: string;
+            graphs: components["schemas"]["FlameGraph"][];
+            /**
+             * Format: int64
+             * @description the rate that was asked for
+             */
+            hertz?: number;
+            id: string;
+            /** Format: int64 */
+            samples: number;
+            /** @enum {string} */
+            state: "running" | "done" | "failed";
+            target: components["schemas"]["CaptureTarget"];
+            /** Format: date-time */
+            to: string;
+            types: string[];
+            /** @description what it was taken for */
+            why?: string;
+        };
+        CaptureBody: {
+            /**
+             * Format: double
+             * @description how long after now it ends
+             */
+            after_seconds?: number;
+            /**
+             * Format: double
+             * @description how long before now the window begins
+             */
+            before_seconds?: number;
+            /**
+             * Format: int64
+             * @description raise the rate at which the CPUs are sampled to this until the window ends
+             */
+            hertz?: number;
+            /** @description whose stacks; the whole host when missing */
+            target?: components["schemas"]["CaptureTarget"];
+            /** @description types of profile; all when missing */
+            types?: string[];
+            /** @description what it is taken for */
+            why?: string;
+        };
+        CaptureInfo: {
+            /** @description why it failed, or what is missing */
+            error?: string;
+            /** Format: date-time */
+            from: string;
+            /**
+             * Format: int64
+             * @description the rate that was asked for
+             */
+            hertz?: number;
+            id: string;
+            /** Format: int64 */
+            samples: number;
+            /** @enum {string} */
+            state: "running" | "done" | "failed";
+            target: components["schemas"]["CaptureTarget"];
+            /** Format: date-time */
+            to: string;
+            types: string[];
+            /** @description what it was taken for */
+            why?: string;
+        };
+        CaptureList: {
+            /** @description newest first; those that run included */
+            captures: components["schemas"]["CaptureInfo"][];
+        };
+        CaptureTarget: {
+            /**
+             * Format: int64
+             * @description id of a cgroup: of a container, or of a systemd unit
+             */
+            cgroup?: number;
+            /** @description name or id of a container */
+            container?: string;
+            /** @description values of process, thread, namespace, pod, container, unit */
+            labels?: {
+                [key: string]: string[] | null;
+            };
+            /**
+             * Format: int32
+             * @description process id in the host's pid namespace
+             */
+            pid?: number;
+            /**
+             * Format: int32
+             * @description thread id in the host's pid namespace
+             */
+            tid?: number;
+        };
         CatalogEntry: {
             area: string;
             fields: components["schemas"]["Field"][];
@@ -722,6 +903,20 @@ export interface components {
              * @description how long the victim waited for all of its culprits
              */
             victim_seconds: number;
+        };
+        DiffNode: {
+            /** Format: int64 */
+            f: number;
+            /** Format: int64 */
+            p: number;
+            /** Format: int64 */
+            s: number;
+            /** Format: int64 */
+            sb: number;
+            /** Format: int64 */
+            t: number;
+            /** Format: int64 */
+            tb: number;
         };
         Document: {
             container?: components["schemas"]["Container"];
@@ -884,6 +1079,7 @@ export interface components {
             t: number;
         };
         Frame: {
+            build_id?: string;
             file?: string;
             function: string;
             /** Format: int64 */
@@ -892,6 +1088,20 @@ export interface components {
             module?: string;
             /** Format: int64 */
             offset?: number;
+        };
+        FunctionChange: {
+            file?: string;
+            function: string;
+            module?: string;
+            /** @description of samples that end in the function */
+            self: components["schemas"]["ShareChange"];
+            /** @description of samples through the function */
+            total: components["schemas"]["ShareChange"];
+            /**
+             * @description regressed and improved: of the share that was asked for, not by chance
+             * @enum {string}
+             */
+            verdict: "regressed" | "improved" | "unclear";
         };
         HookState: {
             /** @description how: tp_btf, raw_tp, tracepoint, kprobe, fentry, perf_event; empty when not attached */
@@ -1080,6 +1290,32 @@ export interface components {
             /** Format: int32 */
             tid?: number;
         };
+        ProfileDiff: {
+            after: components["schemas"]["ProfileSide"];
+            before: components["schemas"]["ProfileSide"];
+            /**
+             * Format: int64
+             * @description how many of their changes are not by chance
+             */
+            clear: number;
+            /**
+             * Format: int64
+             * @description nodes that were too small to be sent
+             */
+            dropped_nodes?: number;
+            frames: components["schemas"]["Frame"][];
+            /** @description those with enough samples, by how much larger their share became; clear changes first */
+            functions: components["schemas"]["FunctionChange"][];
+            /** @description the tree of both; parents stand before their children */
+            nodes: components["schemas"]["DiffNode"][];
+            /**
+             * Format: int64
+             * @description how many functions had enough samples
+             */
+            tested: number;
+            type: string;
+            unit: string;
+        };
         ProfileHeat: {
             /** Format: double */
             column_seconds: number;
@@ -1100,12 +1336,30 @@ export interface components {
             /** @description largest first */
             series: components["schemas"]["ProfileSeries"][];
         };
+        ProfileSide: {
+            /** Format: date-time */
+            from: string;
+            /** Format: int64 */
+            samples: number;
+            /** Format: date-time */
+            to: string;
+            /** Format: int64 */
+            total: number;
+        };
         ProfileType: {
             help: string;
             name: string;
             read: string;
             /** @enum {string} */
             unit: "nanoseconds" | "bytes" | "count";
+        };
+        ProfileTypeState: {
+            /** @description the hooks */
+            by?: string;
+            name: string;
+            on: boolean;
+            /** @description why it is not taken */
+            reason?: string;
         };
         ProfileTypes: {
             /** @description labels that samples have */
@@ -1119,7 +1373,22 @@ export interface components {
              * @description samples of each CPU per second
              */
             hertz: number;
-            /** @description why it does not run */
+            /**
+             * Format: int64
+             * @description above it a smaller mode is taken
+             */
+            max_memory_bytes?: number;
+            /**
+             * Format: int64
+             * @description what profiling takes: BPF maps, and what the agent has grown by
+             */
+            memory_bytes?: number;
+            /**
+             * @description how stacks are taken: smaller modes need less memory
+             * @enum {string}
+             */
+            mode?: "full" | "small" | "frame_pointers" | "off";
+            /** @description why it does not run, or runs with less */
             reason?: string;
             /**
              * Format: int64
@@ -1127,7 +1396,9 @@ export interface components {
              */
             samples: number;
             /** @enum {string} */
-            state: "starting" | "running" | "failed" | "unsupported" | "disabled";
+            state: "starting" | "running" | "degraded" | "failed" | "unsupported" | "shed" | "disabled";
+            /** @description those that were asked for */
+            types?: components["schemas"]["ProfileTypeState"][];
         };
         Resources: {
             host?: components["schemas"]["HostResources"];
@@ -1156,6 +1427,36 @@ export interface components {
             /** @enum {string} */
             type?: "counter" | "gauge" | "histogram";
             unit?: string;
+        };
+        ShareChange: {
+            /**
+             * Format: double
+             * @description share, 0 to 1
+             */
+            after: number;
+            /** Format: int64 */
+            after_samples: number;
+            /** Format: int64 */
+            after_value: number;
+            /**
+             * Format: double
+             * @description share, 0 to 1
+             */
+            before: number;
+            /** Format: int64 */
+            before_samples: number;
+            /** Format: int64 */
+            before_value: number;
+            /**
+             * Format: double
+             * @description probability of such a difference by chance, of this function alone
+             */
+            p: number;
+            /**
+             * Format: double
+             * @description two-proportion z-test: standard errors between the shares, above 0 when it grew
+             */
+            z: number;
         };
         Shed: {
             /** @enum {string} */
@@ -2206,6 +2507,380 @@ export interface operations {
             };
         };
     };
+    captureProfile: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CaptureBody"];
+            };
+        };
+        responses: {
+            /** @description Accepted */
+            202: {
+                headers: {
+                    Location?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CaptureInfo"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    listCaptures: {
+        parameters: {
+            query?: {
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CaptureList"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    getCapture: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Capture"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    removeCapture: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description No Content */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    downloadCapture: {
+        parameters: {
+            query?: {
+                type?: string;
+                format?: "pprof" | "folded" | "speedscope" | "svg";
+            };
+            header?: never;
+            path: {
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description a file in the format that was asked for */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": string;
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    diffProfiles: {
+        parameters: {
+            query?: {
+                type?: string;
+                /** @description RFC 3339 or Unix seconds; an hour before to when missing */
+                from?: string;
+                /** @description RFC 3339 or Unix seconds; now when missing */
+                to?: string;
+                pid?: number;
+                tid?: number;
+                /** @description any of these, separated by commas */
+                namespace?: string[] | null;
+                pod?: string[] | null;
+                container?: string[] | null;
+                unit?: string[] | null;
+                process?: string[] | null;
+                thread?: string[] | null;
+                /** @description begin of the window that is compared with; as long before base_to as the other window is when missing */
+                base_from?: string;
+                /** @description its end; from when missing, but to when another workload is compared with */
+                base_to?: string;
+                base_pid?: number;
+                /** @description any of these, separated by commas */
+                base_namespace?: string[] | null;
+                base_pod?: string[] | null;
+                base_container?: string[] | null;
+                base_unit?: string[] | null;
+                base_process?: string[] | null;
+                base_thread?: string[] | null;
+                /** @description rank functions by samples that end in them, or by those through them */
+                of?: "self" | "total";
+                /** @description most functions */
+                limit?: number;
+                /** @description nodes of the tree with less in both are left out */
+                min_share?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ProfileDiff"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Service Unavailable */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Gateway Timeout */
+            504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
     downloadProfile: {
         parameters: {
             query?: {
@@ -2215,6 +2890,7 @@ export interface operations {
                 /** @description RFC 3339 or Unix seconds; now when missing */
                 to?: string;
                 pid?: number;
+                tid?: number;
                 /** @description any of these, separated by commas */
                 namespace?: string[] | null;
                 pod?: string[] | null;
@@ -2286,6 +2962,7 @@ export interface operations {
                 /** @description RFC 3339 or Unix seconds; now when missing */
                 to?: string;
                 pid?: number;
+                tid?: number;
                 /** @description any of these, separated by commas */
                 namespace?: string[] | null;
                 pod?: string[] | null;
@@ -2358,6 +3035,7 @@ export interface operations {
                 /** @description RFC 3339 or Unix seconds; now when missing */
                 to?: string;
                 pid?: number;
+                tid?: number;
                 /** @description any of these, separated by commas */
                 namespace?: string[] | null;
                 pod?: string[] | null;
@@ -2430,6 +3108,7 @@ export interface operations {
                 /** @description RFC 3339 or Unix seconds; now when missing */
                 to?: string;
                 pid?: number;
+                tid?: number;
                 /** @description any of these, separated by commas */
                 namespace?: string[] | null;
                 pod?: string[] | null;

@@ -36,6 +36,7 @@ export interface Frame {
   line?: number;
   offset?: number;
   missing?: string;
+  build_id?: string;
 }
 
 export interface Process {
@@ -299,8 +300,15 @@ export interface ProfileType {
   read: string;
 }
 
+/** Whether stacks of a type are taken. */
+export interface ProfileTypeState {
+  name: string;
+  on: boolean;
+  reason?: string;
+}
+
 export interface ProfileTypes {
-  status: { state: string; reason?: string; hertz: number; samples: number };
+  status: { state: string; reason?: string; hertz: number; samples: number; types?: ProfileTypeState[] | null };
   types: ProfileType[] | null;
   labels: string[] | null;
 }

@@ -29,6 +29,16 @@ type Options struct {
 	Log     *slog.Logger
 	Hertz   int              // samples per second and CPU; 0: no samples of CPU time
 	Symbols *symbol.Resolver // names native code; required
+	// Rate stands in for Hertz, and can change while the engine runs; nil: it cannot.
+	Rate *Rate
+	// Small keeps tables and caches a sixteenth as large: for few executables.
+	Small bool
+	// Usage is told what the engine has in the kernel; nil: nobody wants to know.
+	Usage *Usage
+	// Want tells whether a sample is to be named and emitted: it has no stack yet. nil: all are.
+	Want func(*signal.StackSample) bool
+	// Entries are the types beside CPU time; the zero value: none.
+	Entries Entries
 	// Emit gets each sample, in one goroutine. It must not block for long: the
 	// kernel's buffer holds what a second brings.
 	Emit func(*signal.StackSample)
@@ -39,11 +49,18 @@ type Options struct {
 // errStopped is what Run returns when the unwinder gives up.
 var errStopped = errors.New("the unwinder has stopped")
 
+// lateEvery is how often it is looked whether names have come.
+const lateEvery = 200 * time.Millisecond
+
 // Engine is one run of the unwinder.
 type Engine struct {
 	o      Options
 	tracer *tracer.Tracer
 	report *reporter
+	before map[string]object // BPF objects of this process that are not the engine's
+	entry  *ebpf.Program     // what the CPUs' clocks run
+	unbind func()            // from the rate
+	hooks  *hooks            // of the other types
 }
 
 // running is set while an unwinder is: the library has state of the process.
@@ -71,24 +88,45 @@ func Run(ctx context.Context, o Options) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	e := &Engine{o: o}
-	e.report = newReporter(o)
+	if o.Rate == nil {
+		o.Rate = NewRate(o.Hertz)
+	} else {
+		o.Hertz = o.Rate.Base()
+	}
+	if o.Usage == nil {
+		o.Usage = new(Usage)
+	}
+	e := &Engine{o: o, unbind: func() {}, hooks: newHooks(o.Entries)}
+	e.report = newReporter(o, e.hooks)
 	if err := e.start(ctx); err != nil {
 		return err
 	}
-	defer e.tracer.Close()
+	defer e.close()
 	return e.loop(ctx)
 }
 
+func (e *Engine) close() {
+	e.unbind()
+	e.hooks.close()
+	e.o.Usage.end()
+	e.tracer.Close()
+	if e.entry != nil {
+		e.entry.Close()
+	}
+}
+
 // start loads and attaches.
-func (e *Engine) start(ctx context.Context) error {
-	t, err := tracer.NewTracer(ctx, &tracer.Config{
+func (e *Engine) start(ctx context.Context) (err error) {
+	if e.before, err = objects(); err != nil {
+		return err
+	}
+	cfg := &tracer.Config{
 		ExecutableReporter: e.report,
 		TraceReporter:      e.report,
-		Intervals:          intervals{},
 		InterpretersConfig: interpreterconfig.AllInterpreters(),
-		SamplesPerSecond:   max(e.o.Hertz, 1),
-		FrameCacheSize:     16384,
+		SamplesPerSecond:   e.ring(), // sizes the ring alone: the clocks are ours
+		MapScaleFactor:     e.mapScale(),
+		FrameCacheSize:     e.frameCache(),
 		FilterErrorFrames:  false, // without them stacks lie
 		FilterIdleFrames:   true,
 		KernelVersionCheck: true,
@@ -96,7 +134,9 @@ func (e *Engine) start(ctx context.Context) error {
 		// Off: all CPUs sample all the time.
 		ProbabilisticThreshold: tracer.ProbabilisticThresholdMax,
 		ProbabilisticInterval:  time.Minute,
-	})
+	}
+	cfg.Intervals = intervals{cfg}
+	t, err := tracer.NewTracer(ctx, cfg)
 	if err != nil && features.HaveMapType(ebpf.RingBuf) != nil { // 5.8: the unwinder wants that and more, up to 5.10
 		return fmt.Errorf("load the unwinder: %w: %w", errors.ErrUnsupported, err)
 	}
@@ -105,7 +145,7 @@ func (e *Engine) start(ctx context.Context) error {
 	}
 	e.tracer = t
 	if err := e.attach(ctx); err != nil {
-		t.Close()
+		e.close()
 		return err
 	}
 	return nil
@@ -113,18 +153,22 @@ func (e *Engine) start(ctx context.Context) error {
 
 func (e *Engine) attach(ctx context.Context) error {
 	e.tracer.StartPIDEventProcessor(ctx)
-	if e.o.Hertz > 0 {
-		if err := e.tracer.AttachTracer(nil); err != nil {
-			return fmt.Errorf("attach to the CPUs' clocks: %w", err)
-		}
-		if err := e.tracer.EnableProfiling(); err != nil {
-			return fmt.Errorf("start the CPUs' clocks: %w", err)
-		}
+	var err error
+	if e.entry, err = findEntry(e.before); err != nil {
+		return fmt.Errorf("attach to the CPUs' clocks: %w", err)
+	}
+	now := func() time.Time { return time.Unix(0, times.GetKTime().UnixNano()) }
+	if e.unbind, err = e.o.Rate.bind(now, func(hertz int) (func(), error) { return startClocks(e.entry, hertz) }); err != nil {
+		e.unbind = func() {}
+		return err
 	}
 	if err := e.tracer.AttachSchedMonitor(); err != nil {
 		return fmt.Errorf("watch for the end of processes: %w", err)
 	}
-	return nil
+	if err := e.attachHooks(ctx); err != nil {
+		return err
+	}
+	return e.o.Usage.begin(e.before)
 }
 
 // loop hands traces over until ctx is done or the unwinder stops.
@@ -133,19 +177,36 @@ func (e *Engine) loop(ctx context.Context) error {
 	if err := e.tracer.StartMapMonitors(ctx, traces); err != nil {
 		return fmt.Errorf("read stacks: %w", err)
 	}
+	defer func() { go drain(traces) }()
 	if e.o.Ready != nil {
 		e.o.Ready()
 	}
-	late := time.NewTicker(200 * time.Millisecond)
+	late := time.NewTimer(0) // runs while samples wait for names: an idle host is not woken for none
 	defer late.Stop()
+	defer e.hooks.finish(e.report.emit) // with what the reporter has handed on
 	defer e.report.finish()
+	tick, stop := e.hooks.ticker()
+	defer stop()
+	waiting := true
 	for {
 		select {
+		case now := <-tick:
+			if err := e.hooks.tick(now, e.report.emit); err != nil {
+				return err
+			}
 		case <-late.C:
 			e.report.again(patience)
+			waiting = len(e.report.late) > 0
+			if waiting {
+				late.Reset(lateEvery)
+			}
 		case t := <-traces:
 			if t != nil {
 				e.tracer.HandleTrace(t)
+			}
+			if !waiting && len(e.report.late) > 0 {
+				waiting = true
+				late.Reset(lateEvery)
 			}
 		case <-e.tracer.Done():
 			if ctx.Err() != nil {
@@ -158,11 +219,32 @@ func (e *Engine) loop(ctx context.Context) error {
 	}
 }
 
+// drain takes what the unwinder still hands over when it is told to stop: it does
+// not look whether anybody takes it, and would wait for ever.
+func drain(traces <-chan *libpf.EbpfTrace) {
+	for end := time.After(time.Second); ; {
+		select {
+		case <-traces:
+		case <-end:
+			return
+		}
+	}
+}
+
 // intervals are the unwinder's, as it asks for them.
-type intervals struct{}
+type intervals struct{ cfg *tracer.Config }
 
 // MonitorInterval is how often the unwinder looks at its own counters.
-func (intervals) MonitorInterval() time.Duration { return 5 * time.Second }
+//
+// It is also where the unwinder is told that it may be given programs of ours.
+// It believes that they need its copy of itself for kernel probes, and reads in
+// its configuration whether that is there. It asks for this interval after it
+// has loaded what it was told to load and before it notes what that was. The
+// copy costs 1.5 seconds of CPU, and nothing of ours uses it.
+func (i intervals) MonitorInterval() time.Duration {
+	i.cfg.LoadProbe = true
+	return 5 * time.Second
+}
 
 // TracePollInterval is how often the ring of stacks is read: nobody is woken
 // for one.
@@ -190,5 +272,5 @@ func (q quieter) Handle(ctx context.Context, r slog.Record) error {
 	return q.Handler.Handle(ctx, r)
 }
 
-// Types lists the types that this engine takes.
-func Types() []*signal.ProfileType { return []*signal.ProfileType{profile.CPU} }
+// Types lists the types that this engine can take.
+func Types() []*signal.ProfileType { return profile.Types() }

@@ -19,8 +19,9 @@ import (
 	"huatuo/internal/symbol"
 )
 
-// take runs the engine until it has n samples of the processes that match, for a
-// minute at most: other work may leave them little time.
+// take runs the engine until it has n samples of the processes that match, for
+// two minutes from when stacks are taken at most: other work may leave them little
+// time, and a guest that is emulated takes minutes to load the unwinder.
 func take(t *testing.T, o Options, n int, match func(*signal.StackSample) bool) []*signal.StackSample {
 	t.Helper()
 	if os.Getuid() != 0 {
@@ -30,8 +31,15 @@ func take(t *testing.T, o Options, n int, match func(*signal.StackSample) bool) 
 	var all []*signal.StackSample
 	o.Log = slog.New(slog.NewTextHandler(os.Stderr, nil))
 	o.Symbols = symbol.New(symbol.Options{})
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
+	ready := o.Ready
+	o.Ready = func() {
+		time.AfterFunc(2*time.Minute, cancel)
+		if ready != nil {
+			ready()
+		}
+	}
 	o.Emit = func(s *signal.StackSample) {
 		mu.Lock()
 		defer mu.Unlock()
@@ -47,7 +55,7 @@ func take(t *testing.T, o Options, n int, match func(*signal.StackSample) bool) 
 	mu.Lock()
 	defer mu.Unlock()
 	if len(all) < n {
-		t.Fatalf("%d samples in a minute, want %d", len(all), n)
+		t.Fatalf("%d samples, want %d", len(all), n)
 	}
 	return all
 }

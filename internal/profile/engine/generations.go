@@ -31,3 +31,5 @@ func (g *generations[K, V]) put(k K, v V) {
 	}
 	g.young[k] = v
 }
+
+func (g *generations[K, V]) clear() { g.young, g.old = make(map[K]V), nil }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"math"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -40,9 +41,11 @@ const (
 // files belong to the goroutine that handles traces.
 type reporter struct {
 	o      Options
+	hooks  *hooks
 	seed   maphash.Seed
 	stacks *generations[uint64, stackEntry]
-	frames *generations[unique.Handle[libpf.Frame], signal.Frame]
+	frames *generations[unique.Handle[libpf.Frame], []signal.Frame] // inlined calls are frames of their own
+	better uint64                                                   // symbol.Resolver.Improved of them all
 
 	late []lateSample // oldest first
 
@@ -52,6 +55,7 @@ type reporter struct {
 
 // lateSample is one whose names are not there yet.
 type lateSample struct {
+	kind   kind
 	sample signal.StackSample
 	frames libpf.Frames
 	since  time.Time
@@ -61,6 +65,7 @@ type lateSample struct {
 // collide.
 type stackEntry struct {
 	frames libpf.Frames
+	isWait bool
 	stack  *signal.Stack
 }
 
@@ -70,12 +75,16 @@ type file struct {
 	program *symbol.Program
 }
 
-func newReporter(o Options) *reporter {
+func newReporter(o Options, h *hooks) *reporter {
+	part := 1
+	if o.Small {
+		part = 16
+	}
 	return &reporter{
-		o: o, seed: maphash.MakeSeed(),
-		stacks: newGenerations[uint64, stackEntry](maxStacks),
-		frames: newGenerations[unique.Handle[libpf.Frame], signal.Frame](maxFrames),
-		files:  newGenerations[libpf.FileID, *file](maxFiles),
+		o: o, hooks: h, seed: maphash.MakeSeed(),
+		stacks: newGenerations[uint64, stackEntry](maxStacks / part),
+		frames: newGenerations[unique.Handle[libpf.Frame], []signal.Frame](maxFrames / part),
+		files:  newGenerations[libpf.FileID, *file](maxFiles / part),
 	}
 }
 
@@ -87,23 +96,20 @@ func (r *reporter) ReportExecutable(m *otel.ExecutableMetadata) {
 	}
 	pid := uint32(m.Process.PID())
 	path := strings.Clone(m.Mapping.Path) // it is in a buffer of the caller
-	places := []string{symbol.MapFile("/proc", pid, m.Mapping.Vaddr, m.Mapping.Vaddr+m.Mapping.Length)}
-	if strings.HasPrefix(path, "/") { // when the process has ended: a program of the host, if it is the same one still
-		places = append(places, "/proc/1/root"+path)
-	}
+	at := symbol.Place{PID: pid, Start: m.Mapping.Vaddr, End: m.Mapping.Vaddr + m.Mapping.Length, Path: path}
 	id := m.MappingFile.Value().FileID
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if f, ok := r.files.get(id); ok {
-		f.program.Add(places[0])
+		f.program.Add(at)
 		return
 	}
-	r.files.put(id, &file{path: path, program: r.o.Symbols.Program(m.Mapping.Inode, places...)})
+	r.files.put(id, &file{path: path, program: r.o.Symbols.Program(m.Mapping.Inode, at)})
 }
 
 // ReportTraceEvent is called for each stack, in the goroutine of Run.
 func (r *reporter) ReportTraceEvent(t *libpf.Trace, m *samples.TraceEventMeta) error {
-	typ, scale := r.typeOf(m)
+	k, typ, scale := r.typeOf(m)
 	if typ == nil || len(t.Frames) == 0 {
 		return nil
 	}
@@ -115,14 +121,37 @@ func (r *reporter) ReportTraceEvent(t *libpf.Trace, m *samples.TraceEventMeta) e
 		Type: typ, Time: time.Unix(0, int64(m.Timestamp)), CPU: m.CPU,
 		PID: uint32(m.PID), TID: uint32(m.TID), Thread: m.Comm.String(), Exe: m.ExecutablePath.String(), Value: value,
 	}
-	stack, final := r.stack(t.Frames)
+	if r.o.Want != nil && !r.o.Want(&s) {
+		return nil
+	}
+	stack, final := r.stack(t.Frames, k.isWait())
 	if !final && len(r.late) < maxLate {
-		r.late = append(r.late, lateSample{s, slices.Clone(t.Frames), time.Now()})
+		r.late = append(r.late, lateSample{k, s, slices.Clone(t.Frames), time.Now()})
 		return nil
 	}
 	s.Stack = stack
-	r.o.Emit(&s)
+	r.hand(k, &s)
 	return nil
+}
+
+// hand hands a sample on that has its names.
+func (r *reporter) hand(k kind, s *signal.StackSample) {
+	if k.isJoined() {
+		r.hooks.joins.begin(k, s, time.Now())
+		return
+	}
+	r.emit(k, s)
+}
+
+// emit gives a sample out, once for each type of its that is wanted.
+func (r *reporter) emit(k kind, s *signal.StackSample) {
+	for _, t := range typesOf(k, s.Stack) {
+		if k == onCPU || r.hooks.o.wants(t) {
+			one := *s
+			one.Type = t
+			r.o.Emit(&one)
+		}
+	}
 }
 
 // again hands on the samples that have waited for names and have them now, or
@@ -130,13 +159,13 @@ func (r *reporter) ReportTraceEvent(t *libpf.Trace, m *samples.TraceEventMeta) e
 func (r *reporter) again(longest time.Duration) {
 	kept := r.late[:0]
 	for _, l := range r.late {
-		stack, final := r.stack(l.frames)
+		stack, final := r.stack(l.frames, l.kind.isWait())
 		if !final && time.Since(l.since) < longest {
 			kept = append(kept, l)
 			continue
 		}
 		l.sample.Stack = stack
-		r.o.Emit(&l.sample)
+		r.hand(l.kind, &l.sample)
 	}
 	clear(r.late[len(kept):])
 	r.late = kept
@@ -149,39 +178,52 @@ func (r *reporter) finish() {
 	}
 }
 
-// typeOf returns what kind of sample it is, and what one of its values is worth
-// in the type's unit.
-func (r *reporter) typeOf(m *samples.TraceEventMeta) (*signal.ProfileType, int64) {
+// typeOf returns what kind of sample it is, the first of its types, and what one
+// of its values is worth in the type's unit.
+func (r *reporter) typeOf(m *samples.TraceEventMeta) (kind, *signal.ProfileType, int64) {
 	if m.ProfileType == nil {
-		return nil, 0
+		return 0, nil, 0
 	}
 	if m.ProfileType.SampleType == "samples" { // the library's own: time on a CPU
-		return profile.CPU, int64(math.Round(1e9 / float64(max(r.o.Hertz, 1))))
+		return onCPU, profile.CPU, int64(math.Round(1e9 / float64(r.o.Rate.at(time.Unix(0, int64(m.Timestamp))))))
 	}
-	return profile.ByName(m.ProfileType.SampleType), 1
+	k, ok := r.hooks.kinds[m.ProfileType]
+	switch {
+	case !ok:
+		return 0, nil, 0
+	case k == fault:
+		return k, profile.Fault, int64(r.hooks.o.FaultEvery * os.Getpagesize())
+	}
+	return k, r.hooks.typeOf(k), 1
 }
 
 // stack returns the frames with names; final is false when some are still being
 // read.
-func (r *reporter) stack(frames libpf.Frames) (s *signal.Stack, final bool) {
+func (r *reporter) stack(frames libpf.Frames, isWait bool) (s *signal.Stack, final bool) {
 	var h maphash.Hash
 	h.SetSeed(r.seed)
+	maphash.WriteComparable(&h, isWait)
 	for _, f := range frames {
 		maphash.WriteComparable(&h, f)
 	}
 	key := h.Sum64()
-	if e, ok := r.stacks.get(key); ok && slices.Equal(e.frames, frames) {
+	if n := r.o.Symbols.Improved(); n != r.better { // files were found that tell more
+		r.better = n
+		r.stacks.clear()
+		r.frames.clear()
+	}
+	if e, ok := r.stacks.get(key); ok && e.isWait == isWait && slices.Equal(e.frames, frames) {
 		return e.stack, true
 	}
-	s, final = r.name(frames)
+	s, final = r.name(frames, isWait)
 	if final {
-		r.stacks.put(key, stackEntry{slices.Clone(frames), s})
+		r.stacks.put(key, stackEntry{slices.Clone(frames), isWait, s})
 	}
 	return s, final
 }
 
 // name names frames; final is false when some names are not there yet.
-func (r *reporter) name(frames libpf.Frames) (s *signal.Stack, final bool) {
+func (r *reporter) name(frames libpf.Frames, isWait bool) (s *signal.Stack, final bool) {
 	s, final = &signal.Stack{Frames: make([]signal.Frame, 0, len(frames))}, true
 	kernel := true
 	for _, h := range frames {
@@ -193,25 +235,25 @@ func (r *reporter) name(frames libpf.Frames) (s *signal.Stack, final bool) {
 		final = final && ok
 		if isTruncation(&f) {
 			s.Truncated = true
-			out = signal.Frame{Function: "[truncated]"}
+			out = []signal.Frame{{Function: "[truncated]"}}
 		}
-		s.Frames = append(s.Frames, out)
+		s.Frames = append(s.Frames, out...)
 		if kernel {
 			s.Kernel = len(s.Frames)
 		}
 	}
-	if n := hooks(s.Frames[:s.Kernel]); n > 0 {
+	if n := hookFrames(s.Frames[:s.Kernel], isWait); n > 0 {
 		s.Frames = s.Frames[n:]
 		s.Kernel -= n
 	}
 	return s, final
 }
 
-// frame names one frame.
-func (r *reporter) frame(h unique.Handle[libpf.Frame], f *libpf.Frame) (signal.Frame, bool) {
+// frame names one frame; calls that were inlined in it are frames in front of it.
+func (r *reporter) frame(h unique.Handle[libpf.Frame], f *libpf.Frame) ([]signal.Frame, bool) {
 	switch {
 	case f.Type.IsError():
-		return signal.Frame{Function: symbol.Unknown, Module: unwinder, Missing: whyNot(f)}, true
+		return []signal.Frame{{Function: symbol.Unknown, Module: unwinder, Missing: whyNot(f)}}, true
 	case f.Type == libpf.NativeFrame && f.FunctionName.String() == "":
 		if out, ok := r.frames.get(h); ok {
 			return out, true
@@ -231,28 +273,30 @@ func (r *reporter) frame(h unique.Handle[libpf.Frame], f *libpf.Frame) (signal.F
 		out.Module = f.Type.String()
 	}
 	if out.Function == "" {
-		out.Function, out.Missing = symbol.Unknown, "the unwinder does not know"
+		out = signal.Frame{Function: symbol.Unknown, Module: out.Module, Missing: "the unwinder does not know"}
 	}
-	return out, true
+	return []signal.Frame{out}, true
 }
 
 // native names a frame of compiled code by its file.
-func (r *reporter) native(f *libpf.Frame) (signal.Frame, bool) {
+func (r *reporter) native(f *libpf.Frame) ([]signal.Frame, bool) {
 	if !f.Mapping.Valid() {
-		return signal.Frame{Function: symbol.Unknown, Missing: "not in a file"}, true
+		return []signal.Frame{{Function: symbol.Unknown, Missing: "not in a file"}}, true
 	}
 	m := f.Mapping.Value().File.Value()
 	r.mu.Lock()
 	known, ok := r.files.get(m.FileID)
 	r.mu.Unlock()
 	if !ok {
-		return signal.Frame{
+		return []signal.Frame{{
 			Function: symbol.Unknown, Module: m.FileName.String(), Offset: uint64(f.AddressOrLineno), Missing: "file not known any more",
-		}, true
+		}}, true
 	}
-	out, ready := known.program.Find(uint64(f.AddressOrLineno))
-	out.Module = known.path
-	return out, ready
+	frames, ready := known.program.Find(uint64(f.AddressOrLineno))
+	for i := range frames {
+		frames[i].Module = known.path
+	}
+	return frames, ready
 }
 
 // unwinder is the module of frames that stand for what it could not do.
@@ -296,11 +340,11 @@ func kernelModule(f *libpf.Frame) string {
 	return ""
 }
 
-// hooks is how many of the innermost kernel frames are those of the hook that
-// took the stack.
-func hooks(frames []signal.Frame) int {
+// hookFrames is how many of the innermost kernel frames are those of the hook that
+// took the stack, and of the scheduler when the thread has waited.
+func hookFrames(frames []signal.Frame, isWait bool) int {
 	n := 0
-	for n < len(frames) && isHook(frames[n].Function) {
+	for n < len(frames) && (isHook(frames[n].Function) || isWait && isScheduler(frames[n].Function)) {
 		n++
 	}
 	if n == len(frames) {
@@ -314,6 +358,18 @@ func isHook(function string) bool {
 		if strings.HasPrefix(function, p) {
 			return true
 		}
+	}
+	return false
+}
+
+// isScheduler tells whether a function is in every stack that ends in the
+// scheduler. Those that say what for, as io_schedule, stay.
+func isScheduler(function string) bool {
+	switch base, _, _ := strings.Cut(function, "."); base {
+	case "__schedule", "schedule", "__schedule_loop", "finish_task_switch", "preempt_schedule_common",
+		"kprobe_ftrace_handler", "arch_ftrace_ops_list_func", "ftrace_call", "ftrace_regs_call", "kprobe_perf_func", "aggr_pre_handler",
+		"opt_pre_handler", "optimized_callback", "kprobe_dispatcher", "kprobe_int3_handler", "exc_int3", "asm_exc_int3":
+		return true
 	}
 	return false
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -14,56 +15,155 @@ import (
 // ErrType is returned for a query without a type.
 var ErrType = errors.New("a query of profiles needs a type")
 
-// visit calls begin for each segment that touches the window, and row for each
-// sample of the query in it.
-func (s *Store) visit(ctx context.Context, q signal.ProfileQuery, begin func(), each func(d *dict, x row)) error {
+// source is a file that a query reads.
+type source struct {
+	path    string
+	archive bool
+	sums    map[int64]bool // of an archive: segments of which to take the sums
+	samples map[int64]bool // and those of which to take the samples
+}
+
+// visitor is what a query does with what it reads.
+type visitor struct {
+	exact bool // times matter: no sums while there are samples
+	begin func(d *dict)
+	row   func(d *dict, b *block, x *row)
+	end   func(d *dict)
+}
+
+// visit calls v.row for each sample of the query: for all samples of a stack and
+// of labels at once where the sum of a whole segment does.
+func (s *Store) visit(ctx context.Context, q signal.ProfileQuery, v visitor) error {
 	if q.Type == "" {
 		return ErrType
 	}
-	files, err := s.files()
+	select {
+	case s.readers <- struct{}{}:
+		defer func() { <-s.readers }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	sources, err := s.plan(q, v.exact)
 	if err != nil {
 		return err
 	}
-	for i, f := range files {
-		if f.begin.After(q.To.Add(segmentAge)) || f.mtime.Before(q.From.Add(-flushEvery)) && i < len(files)-1 {
-			continue
-		}
-		begin()
-		if err := s.visitSegment(ctx, f.path, q, each); err != nil {
+	for _, src := range sources {
+		if err := visitFile(ctx, src, q, v); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *Store) visitSegment(ctx context.Context, path string, q signal.ProfileQuery, each func(d *dict, x row)) error {
+// plan chooses, for each segment that touches the window, its sums, its samples in
+// an archive, or the segment itself.
+func (s *Store) plan(q signal.ProfileQuery, exact bool) ([]source, error) {
+	segments, err := s.list(suffix)
+	archives, err2 := s.list(samplesSuffix)
+	stripped, err3 := s.list(hoursSuffix)
+	if err := errors.Join(err, err2, err3); err != nil {
+		return nil, err
+	}
+	from, to := q.From.UnixMilli(), q.To.UnixMilli()
+	single := q.PID != 0 || q.TID != 0 || len(q.Columns) > 0 // sums have no such things
+	taken := map[int64]bool{}
+	var out []source
+	for _, f := range archives {
+		err := s.choose(&out, f, taken, func(e archived) (sums, samples bool) {
+			sums = !exact && !single && e.first >= from && e.last < to
+			return sums, !sums && e.last >= from && e.first < to
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	whole := len(segments) - 1
+	for i, f := range segments {
+		ms := f.begin.UnixMilli()
+		if taken[ms] {
+			continue
+		}
+		taken[ms] = true
+		if f.begin.After(q.To.Add(segmentAge)) || f.mtime.Before(q.From.Add(-flushEvery)) && i < whole {
+			continue
+		}
+		out = append(out, source{path: f.path})
+	}
+	for _, f := range stripped {
+		err := s.choose(&out, f, taken, func(e archived) (sums, samples bool) {
+			within := min(e.last, to-1) - max(e.first, from)
+			return !single && within >= 0 && within >= (e.last-e.first)/2, false // what is left as a sum is in a window or not
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// choose adds an archive as a source, with what want says of its segments, apart
+// from those that another source has.
+func (s *Store) choose(out *[]source, f segmentFile, taken map[int64]bool, want func(archived) (sums, samples bool)) error {
+	entries, err := s.entries(f)
+	if err != nil {
+		return err
+	}
+	src := source{path: f.path, archive: true, sums: map[int64]bool{}, samples: map[int64]bool{}}
+	for _, e := range entries {
+		if taken[e.segment] {
+			continue
+		}
+		taken[e.segment] = true
+		sums, samples := want(e)
+		if sums {
+			src.sums[e.segment] = true
+		}
+		if samples {
+			src.samples[e.segment] = true
+		}
+	}
+	if len(src.sums)+len(src.samples) > 0 {
+		*out = append(*out, src)
+	}
+	return nil
+}
+
+func visitFile(ctx context.Context, src source, q signal.ProfileQuery, v visitor) error {
 	var wanted []int8 // by label set: 0 unknown, 1 yes, -1 no
-	w := wants{from: q.From.UnixMilli(), to: q.To.UnixMilli()}
-	n := 0
-	w.rows = func(typ, _ string, d *dict) func(row) bool {
-		if typ != q.Type || ctx.Err() != nil {
-			return nil
+	w := wants{from: q.From.UnixMilli(), to: q.To.UnixMilli(), sums: len(src.sums) > 0}
+	if src.archive && len(src.samples) == 0 {
+		w.from, w.to = math.MaxInt64, math.MinInt64
+	}
+	begun := false
+	w.block = func(b *block, d *dict) bool {
+		if b.typ != q.Type || ctx.Err() != nil {
+			return false
+		}
+		if src.archive && !(b.rolled && src.sums[b.segment] || !b.rolled && src.samples[b.segment]) {
+			return false
 		}
 		for len(wanted) < len(d.labels) {
 			wanted = append(wanted, 0)
 		}
-		return func(x row) bool {
-			if n++; n&0xffff == 0 && ctx.Err() != nil {
-				return false
-			}
-			if wanted[x.labels] == 0 {
-				wanted[x.labels] = -1
-				if matches(&d.labels[x.labels], q) {
-					wanted[x.labels] = 1
-				}
-			}
-			if wanted[x.labels] > 0 && inColumns(x.ms, q.Columns) {
-				each(d, x)
-			}
-			return true
+		if !begun && v.begin != nil {
+			v.begin(d)
 		}
+		begun = true
+		return true
 	}
-	_, err := readSegment(path, w)
+	w.row = func(b *block, d *dict, x *row) bool {
+		if wanted[x.pair.labels] == 0 {
+			wanted[x.pair.labels] = -1
+			if matches(d, x.pair.labels, q) {
+				wanted[x.pair.labels] = 1
+			}
+		}
+		if wanted[x.pair.labels] > 0 && inColumns(x.ms, q.Columns) {
+			v.row(d, b, x)
+		}
+		return true
+	}
+	d, err := readFile(src.path, w)
 	if err != nil && (errors.Is(err, errDamaged) || errors.Is(err, fs.ErrNotExist)) {
 		// The tail of a segment that is being written, or that a crash cut off;
 		// or retention was faster.
@@ -72,11 +172,15 @@ func (s *Store) visitSegment(ctx context.Context, path string, q signal.ProfileQ
 	if err == nil {
 		err = ctx.Err()
 	}
+	if err == nil && begun && v.end != nil {
+		v.end(d)
+	}
 	return err
 }
 
-func matches(l *signal.ProfileLabels, q signal.ProfileQuery) bool {
-	if q.PID != 0 && l.PID != q.PID {
+func matches(d *dict, labels uint32, q signal.ProfileQuery) bool {
+	l, tid := d.labelsOf(labels)
+	if q.PID != 0 && l.PID != q.PID || q.TID != 0 && tid != q.TID {
 		return false
 	}
 	for name, values := range q.Labels {
@@ -85,7 +189,11 @@ func matches(l *signal.ProfileLabels, q signal.ProfileQuery) bool {
 			return false
 		}
 	}
-	return true
+	if q.Match == nil {
+		return true
+	}
+	own := l // which the function may keep
+	return q.Match(&own)
 }
 
 func inColumns(ms int64, cols []signal.Range) bool {
@@ -100,173 +208,47 @@ func inColumns(ms int64, cols []signal.Range) bool {
 	return false
 }
 
-// Flame merges the stacks of a query into one tree. Nodes with less than least
-// of the total are left out, their value stays in their parents' totals; least
-// is a share, 0 to 1.
-func (s *Store) Flame(ctx context.Context, q signal.ProfileQuery, least float64) (*signal.FlameGraph, error) {
-	t := newTree()
-	var values map[uint64]int64
-	var of *dict
-	fold := func() {
-		t.add(of, values)
-		values, of = map[uint64]int64{}, nil
-	}
-	err := s.visit(ctx, q, fold, func(d *dict, x row) {
-		of = d
-		values[x.node] += x.value
-		t.samples++
-	})
-	if err != nil {
-		return nil, err
-	}
-	fold()
-	g := t.graph(least)
-	g.Type, g.From, g.To = q.Type, q.From, q.To
-	return g, nil
-}
-
-// tree is stacks merged by their frames.
-type tree struct {
-	ids     map[nodeKey]int // parent+1 and frame → index
-	frames  map[signal.Frame]uint64
-	names   []signal.Frame
-	nodes   []signal.FlameNode
-	samples int64
-}
-
-func newTree() *tree {
-	return &tree{ids: map[nodeKey]int{}, frames: map[signal.Frame]uint64{}}
-}
-
-// add adds values of nodes of a segment.
-func (t *tree) add(d *dict, values map[uint64]int64) {
-	if d == nil {
-		return
-	}
-	own := make([]int, len(d.nodes)) // index+1 of the segment's nodes in the tree
-	for node, v := range values {
-		if node == 0 {
-			continue
-		}
-		t.nodes[t.place(d, own, node)].Self += v
-	}
-}
-
-// place returns where a node of a segment is in the tree.
-func (t *tree) place(d *dict, own []int, node uint64) int {
-	var path []uint64
-	for node != 0 && own[node] == 0 {
-		path = append(path, node)
-		node = d.nodes[node].parent
-	}
-	at := -1
-	if node != 0 {
-		at = own[node] - 1
-	}
-	for i := len(path) - 1; i >= 0; i-- {
-		f := d.frames[d.nodes[path[i]].frame]
-		id, ok := t.frames[f]
-		if !ok {
-			id = uint64(len(t.names))
-			t.frames[f] = id
-			t.names = append(t.names, f)
-		}
-		k := nodeKey{uint64(at + 1), id}
-		n, ok := t.ids[k]
-		if !ok {
-			n = len(t.nodes)
-			t.ids[k] = n
-			t.nodes = append(t.nodes, signal.FlameNode{Frame: int(id), Parent: at})
-		}
-		at = n
-		own[path[i]] = n + 1
-	}
-	return at
-}
-
-// graph computes totals and leaves small nodes out. Parents come before their
-// children, as they did when they were made.
-func (t *tree) graph(least float64) *signal.FlameGraph {
-	g := &signal.FlameGraph{Frames: []signal.Frame{}, Nodes: []signal.FlameNode{}, Samples: t.samples}
-	for i := range t.nodes {
-		t.nodes[i].Total = t.nodes[i].Self
-	}
-	for i := len(t.nodes) - 1; i >= 0; i-- {
-		if p := t.nodes[i].Parent; p >= 0 {
-			t.nodes[p].Total += t.nodes[i].Total
-		} else {
-			g.Total += t.nodes[i].Total
-		}
-	}
-	floor := int64(least * float64(g.Total))
-	index := make([]int, len(t.nodes))
-	frames := make(map[int]int)
-	for i, n := range t.nodes {
-		index[i] = -1
-		if n.Total < floor || n.Parent >= 0 && index[n.Parent] < 0 {
-			g.Dropped++
-			continue
-		}
-		f, ok := frames[n.Frame]
-		if !ok {
-			f = len(g.Frames)
-			frames[n.Frame] = f
-			g.Frames = append(g.Frames, t.names[n.Frame])
-		}
-		if n.Parent >= 0 {
-			n.Parent = index[n.Parent]
-		} else if t.names[n.Frame].Function == truncated {
-			g.Truncated += n.Total
-		}
-		n.Frame = f
-		index[i] = len(g.Nodes)
-		g.Nodes = append(g.Nodes, n)
-	}
-	return g
-}
-
-// truncated is the outermost frame of stacks whose outer frames are missing.
-const truncated = "[truncated]"
-
-// Heat sums values by columns of time.
+// Heat sums values by columns of time. What is left only as a sum is spread over
+// the time of its segment.
 func (s *Store) Heat(ctx context.Context, q signal.ProfileQuery, column time.Duration) ([]int64, error) {
 	from, step := q.From.UnixMilli(), max(column.Milliseconds(), 1)
 	n := (q.To.UnixMilli() - from + step - 1) / step
 	out := make([]int64, max(min(n, 100_000), 0))
-	err := s.visit(ctx, q, func() {}, func(_ *dict, x row) {
-		if i := (x.ms - from) / step; i >= 0 && i < int64(len(out)) {
+	err := s.visit(ctx, q, visitor{exact: true, row: func(_ *dict, b *block, x *row) {
+		if b.rolled {
+			spread(out, (x.ms-from)/step, max(int64(segmentAge/time.Millisecond)/step, 1), x.value)
+		} else if i := (x.ms - from) / step; i >= 0 && i < int64(len(out)) {
 			out[i] += x.value
 		}
-	})
+	}})
 	return out, err
+}
+
+// spread adds a value to n columns from at on in equal parts.
+func spread(out []int64, at, n, value int64) {
+	for i := max(at, 0); i < min(at+n, int64(len(out))); i++ {
+		k := i - at
+		out[i] += value*(k+1)/n - value*k/n
+	}
 }
 
 // Series is how much of a query belongs to which labels, the largest first.
 func (s *Store) Series(ctx context.Context, q signal.ProfileQuery, by []string) ([]signal.ProfileSeries, error) {
 	sums := map[string]*signal.ProfileSeries{}
-	var keys []string // by label set of the segment
-	var of *dict
-	err := s.visit(ctx, q, func() { keys, of = nil, nil }, func(d *dict, x row) {
-		if of != d {
-			of, keys = d, nil
+	var known []*signal.ProfileSeries // by label set of the file
+	err := s.visit(ctx, q, visitor{begin: func(*dict) { clear(known) }, row: func(d *dict, _ *block, x *row) {
+		for len(known) < len(d.labels) {
+			known = append(known, nil)
 		}
-		for len(keys) < len(d.labels) {
-			keys = append(keys, "")
-		}
-		if keys[x.labels] == "" {
-			keys[x.labels] = group(&d.labels[x.labels], by)
-		}
-		e := sums[keys[x.labels]]
+		e := known[x.pair.labels]
 		if e == nil {
-			e = &signal.ProfileSeries{Labels: map[string]string{}}
-			for _, name := range by {
-				e.Labels[name], _ = d.labels[x.labels].Get(name)
-			}
-			sums[keys[x.labels]] = e
+			l, _ := d.labelsOf(x.pair.labels)
+			e = seriesOf(sums, &l, by)
+			known[x.pair.labels] = e
 		}
 		e.Value += x.value
-		e.Samples++
-	})
+		e.Samples += x.count
+	}})
 	if err != nil {
 		return nil, err
 	}
@@ -286,9 +268,22 @@ func (s *Store) Series(ctx context.Context, q signal.ProfileQuery, by []string) 
 	return out, nil
 }
 
+// seriesOf finds or makes the series that labels are of.
+func seriesOf(sums map[string]*signal.ProfileSeries, l *signal.ProfileLabels, by []string) *signal.ProfileSeries {
+	key := group(l, by)
+	e := sums[key]
+	if e == nil {
+		e = &signal.ProfileSeries{Labels: map[string]string{}}
+		for _, name := range by {
+			e.Labels[name], _ = l.Get(name)
+		}
+		sums[key] = e
+	}
+	return e
+}
+
 func group(l *signal.ProfileLabels, by []string) string {
 	var b strings.Builder
-	b.WriteByte(1) // so that no group is the empty string
 	for _, name := range by {
 		v, _ := l.Get(name)
 		b.WriteString(v)

@@ -7,81 +7,59 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"math"
 	"os"
 
 	"github.com/klauspost/compress/zstd"
-
-	"huatuo/internal/signal"
 )
 
 const (
 	// maxChunk bounds a chunk, compressed and not: a whole segment is not larger.
 	maxChunk = 256 << 20
-	// maxEntries bounds what one dictionary may hold, ten times what a segment
+	// maxEntries bounds what one dictionary may hold, twenty times what a segment
 	// is ended at.
-	maxEntries = 10 * segmentNodes
+	maxEntries = 20 * segmentNodes
+	// versionCapture stands for a file that has no rows.
+	versionCapture = -1
 )
 
-// errDamaged is why reading a segment ended early.
+// errDamaged is why reading a file ended early.
 var errDamaged = errors.New("damaged")
-
-// dict is the dictionary of a segment as far as it was read. Index 0 of each is
-// nothing.
-type dict struct {
-	strings []string
-	frames  []signal.Frame
-	nodes   []nodeKey
-	labels  []signal.ProfileLabels
-}
-
-func newDict() *dict {
-	return &dict{
-		strings: make([]string, 1), frames: make([]signal.Frame, 1), nodes: make([]nodeKey, 1),
-		labels: make([]signal.ProfileLabels, 1),
-	}
-}
-
-// row is one sample in numbers of the dictionary.
-type row struct {
-	ms     int64
-	labels uint64
-	node   uint64
-	value  int64
-	cpu    uint64
-}
 
 // wants says which chunks of rows are worth reading.
 type wants struct {
 	from, to int64 // Unix milliseconds, to is not in it
-	rows     func(typ, unit string, d *dict) func(row) bool
+	sums     bool  // sums too, of any time; without it they are passed over
+	// block is called with each that touches the window, before its tables are
+	// read, and says whether to go on with each row.
+	block   func(b *block, d *dict) bool
+	row     func(b *block, d *dict, x *row) bool // false: no more of this block
+	skipped func(first, last int64)              // may be nil: called with the times of each chunk of rows that is not read
 }
 
-// readSegment calls w.rows for each chunk of rows that touches the window, and
-// what that returns, if anything, for each row of it until it returns false. It
-// returns what it has read of the dictionary; an error that wraps errDamaged
-// says that the rest is missing.
-func readSegment(path string, w wants) (*dict, error) {
+// readFile hands out the rows that are wanted. It returns what it has read of
+// the dictionary; an error that wraps errDamaged says that the rest is missing.
+func readFile(path string, w wants) (*dict, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	return readChunks(bufio.NewReaderSize(f, 64<<10), w)
+	return readChunks(bufio.NewReaderSize(f, 16<<10), f, w)
 }
 
-func readChunks(in *bufio.Reader, w wants) (*dict, error) {
-	d := newDict()
-	head := make([]byte, len(magic))
-	if _, err := io.ReadFull(in, head); err != nil || string(head) != magic {
-		return d, fmt.Errorf("no segment of profiles: %w", errDamaged)
+// readChunks reads from in, and seeks in file, which may be nil.
+func readChunks(in *bufio.Reader, file io.ReadSeeker, w wants) (*dict, error) {
+	r, version, err := newChunkReader(in)
+	d := newDict(version)
+	if err == nil && version == versionCapture {
+		err = fmt.Errorf("a capture: %w", errDamaged)
 	}
-	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxChunk), zstd.WithDecoderLowmem(true))
 	if err != nil {
 		return d, err
 	}
-	defer dec.Close()
-	r := chunkReader{in: in, dec: dec}
+	r.file = file
+	defer r.dec.Close()
+	var b block
 	for {
 		kind, first, last, err := r.header()
 		if err == io.EOF {
@@ -90,9 +68,12 @@ func readChunks(in *bufio.Reader, w wants) (*dict, error) {
 		if err != nil {
 			return d, err
 		}
-		if kind == chunkRows && (last < w.from || first >= w.to) {
+		if kind == chunkRows && (last < w.from || first >= w.to) || kind == chunkSums && !w.sums {
 			if err := r.skip(); err != nil {
 				return d, err
+			}
+			if kind == chunkRows && w.skipped != nil {
+				w.skipped(first, last)
 			}
 			continue
 		}
@@ -103,8 +84,8 @@ func readChunks(in *bufio.Reader, w wants) (*dict, error) {
 		switch kind {
 		case chunkDict:
 			err = d.add(payload)
-		case chunkRows:
-			err = d.rows(payload, w)
+		case chunkRows, chunkSums:
+			err = b.read(payload, d, w)
 		}
 		if err != nil {
 			return d, err
@@ -112,14 +93,57 @@ func readChunks(in *bufio.Reader, w wants) (*dict, error) {
 	}
 }
 
+// read hands out the rows of a chunk.
+func (b *block) read(payload []byte, d *dict, w wants) error {
+	open := b.open
+	if d.version == 1 {
+		open = b.open1
+	}
+	if err := open(payload, d); err != nil {
+		return err
+	}
+	if w.block != nil && !w.block(b, d) {
+		return nil
+	}
+	if d.version == 1 {
+		return b.each1(d, func(x *row) bool { return x.ms < w.from || x.ms >= w.to || w.row(b, d, x) })
+	}
+	if err := b.load(d); err != nil {
+		return err
+	}
+	return b.each(func(x *row) bool { return !b.rolled && (x.ms < w.from || x.ms >= w.to) || w.row(b, d, x) })
+}
+
 // chunkReader reads chunks one after the other.
 type chunkReader struct {
 	in   *bufio.Reader
+	file io.ReadSeeker // that in reads from; nil: it cannot seek
 	dec  *zstd.Decoder
 	head [headerBytes]byte
 	n    int
 	raw  []byte
 	out  []byte
+}
+
+// newChunkReader reads the beginning of a file.
+func newChunkReader(in *bufio.Reader) (r *chunkReader, version int, err error) {
+	head := make([]byte, len(magic2))
+	_, err = io.ReadFull(in, head)
+	switch {
+	case err == nil && string(head) == magic1:
+		version = 1
+	case err == nil && string(head) == magic2:
+		version = 2
+	case err == nil && string(head) == magicCapture:
+		version = versionCapture
+	default:
+		return nil, 0, fmt.Errorf("no profiles of a version that is known: %w", errDamaged)
+	}
+	dec, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxChunk), zstd.WithDecoderLowmem(true))
+	if err != nil {
+		return nil, 0, err
+	}
+	return &chunkReader{in: in, dec: dec}, version, nil
 }
 
 func (r *chunkReader) header() (kind byte, first, last int64, err error) {
@@ -139,26 +163,41 @@ func (r *chunkReader) header() (kind byte, first, last int64, err error) {
 }
 
 func (r *chunkReader) skip() error {
+	if far := r.n - r.in.Buffered(); far > 0 && r.file != nil {
+		if _, err := r.file.Seek(int64(far), io.SeekCurrent); err != nil {
+			return err
+		}
+		r.in.Reset(r.file)
+		return nil
+	}
 	if _, err := r.in.Discard(r.n); err != nil {
 		return fmt.Errorf("chunk is cut off: %w", errDamaged)
 	}
 	return nil
 }
 
-// payload reads what belongs to the last header. It is valid until the next.
-func (r *chunkReader) payload() ([]byte, error) {
+// check reads what belongs to the last header and compares its checksum.
+func (r *chunkReader) check() error {
 	r.raw = append(r.raw[:0], r.head[8:]...)
 	for r.n > 0 { // in steps: a length that is not true must not cost memory
 		step := min(r.n, 1<<20)
 		at := len(r.raw)
 		r.raw = append(r.raw, make([]byte, step)...)
 		if _, err := io.ReadFull(r.in, r.raw[at:]); err != nil {
-			return nil, fmt.Errorf("chunk is cut off: %w", errDamaged)
+			return fmt.Errorf("chunk is cut off: %w", errDamaged)
 		}
 		r.n -= step
 	}
 	if crc32.Checksum(r.raw, castagnoli()) != binary.LittleEndian.Uint32(r.head[4:]) {
-		return nil, fmt.Errorf("checksum of a chunk: %w", errDamaged)
+		return fmt.Errorf("checksum of a chunk: %w", errDamaged)
+	}
+	return nil
+}
+
+// payload reads what belongs to the last header. It is valid until the next.
+func (r *chunkReader) payload() ([]byte, error) {
+	if err := r.check(); err != nil {
+		return nil, err
 	}
 	out, err := r.dec.DecodeAll(r.raw[headerBytes-8:], r.out[:0])
 	if err != nil {
@@ -175,6 +214,11 @@ type reader struct {
 }
 
 func (r *reader) uint() uint64 {
+	if len(r.b) > 0 && r.b[0] < 0x80 { // most are so small
+		v := r.b[0]
+		r.b = r.b[1:]
+		return uint64(v)
+	}
 	v, n := binary.Uvarint(r.b)
 	if n <= 0 {
 		r.bad, r.b = true, nil
@@ -185,13 +229,8 @@ func (r *reader) uint() uint64 {
 }
 
 func (r *reader) int() int64 {
-	v, n := binary.Varint(r.b)
-	if n <= 0 {
-		r.bad, r.b = true, nil
-		return 0
-	}
-	r.b = r.b[n:]
-	return v
+	u := r.uint()
+	return int64(u>>1) ^ -int64(u&1)
 }
 
 func (r *reader) bytes(n uint64) []byte {
@@ -212,79 +251,4 @@ func (r *reader) count(size, have int) int {
 		return 0
 	}
 	return int(n)
-}
-
-// add adds a chunk to the dictionary.
-func (d *dict) add(payload []byte) error {
-	r := &reader{b: payload}
-	for range r.count(1, len(d.strings)) {
-		d.strings = append(d.strings, string(r.bytes(r.uint())))
-	}
-	for range r.count(6, len(d.frames)) {
-		f := signal.Frame{Function: d.str(r), Module: d.str(r), File: d.str(r)}
-		f.Line = int(min(r.uint(), math.MaxInt32))
-		f.Offset = r.uint()
-		f.Missing = d.str(r)
-		d.frames = append(d.frames, f)
-	}
-	for range r.count(2, len(d.nodes)) {
-		id := uint64(len(d.nodes))
-		up, frame := r.uint(), r.uint()
-		if up == 0 || up > id || frame >= uint64(len(d.frames)) {
-			r.bad = true
-			break
-		}
-		d.nodes = append(d.nodes, nodeKey{id - up, frame})
-	}
-	for range r.count(7, len(d.labels)) {
-		l := signal.ProfileLabels{PID: uint32(r.uint())}
-		l.Process, l.Thread, l.Namespace, l.Pod = d.str(r), d.str(r), d.str(r), d.str(r)
-		l.Container, l.Unit = d.str(r), d.str(r)
-		d.labels = append(d.labels, l)
-	}
-	if r.bad {
-		return fmt.Errorf("dictionary: %w", errDamaged)
-	}
-	return nil
-}
-
-func (d *dict) str(r *reader) string {
-	id := r.uint()
-	if id >= uint64(len(d.strings)) {
-		r.bad = true
-		return ""
-	}
-	return d.strings[id]
-}
-
-// rows hands out the rows of a chunk.
-func (d *dict) rows(payload []byte, w wants) error {
-	r := &reader{b: payload}
-	typ, unit := d.str(r), d.str(r)
-	n, ms := r.uint(), r.int()
-	var cols [5]reader
-	for i := range cols {
-		cols[i].b = r.bytes(r.uint())
-	}
-	if r.bad {
-		return fmt.Errorf("rows: %w", errDamaged)
-	}
-	each := w.rows(typ, unit, d)
-	if each == nil {
-		return nil
-	}
-	for range n {
-		ms += cols[0].int()
-		x := row{ms: ms, labels: cols[1].uint(), node: cols[2].uint(), value: cols[3].int(), cpu: cols[4].uint()}
-		for i := range cols {
-			r.bad = r.bad || cols[i].bad
-		}
-		if r.bad || x.labels >= uint64(len(d.labels)) || x.node >= uint64(len(d.nodes)) {
-			return fmt.Errorf("row: %w", errDamaged)
-		}
-		if ms >= w.from && ms < w.to && !each(x) {
-			return nil
-		}
-	}
-	return nil
 }

@@ -73,13 +73,13 @@ func TestRoundTrip(t *testing.T) {
 		s.Add(sample(at.Add(time.Millisecond), "p", 1, b))
 		s.Add(sample(at.Add(-2*time.Millisecond), "q", 5, b))
 		if i == 5 {
-			s.flush()
+			s.Flush()
 			s.write.Lock()
 			s.end() // the rest is in another segment, with another dictionary
 			s.write.Unlock()
 		}
 	}
-	s.flush()
+	s.Flush()
 	if st := s.Stats(); st.Kept != 30 || st.Segments != 2 || st.Err != nil {
 		t.Fatalf("stats %+v", st)
 	}
@@ -144,7 +144,7 @@ func TestCrash(t *testing.T) {
 	s := open(t, Options{Now: func() time.Time { return now }})
 	for i := range 20 {
 		s.Add(sample(now.Add(time.Duration(i)*time.Second), fmt.Sprint("p", i%3), 1, stackOf(fmt.Sprint("f", i), "main")))
-		s.flush()
+		s.Flush()
 	}
 	whole, err := os.ReadFile(s.current.path)
 	if err != nil {
@@ -178,7 +178,7 @@ func TestCrash(t *testing.T) {
 	// a header are looked at before the rest: there a chunk may go missing alone.
 	le := binary.LittleEndian
 	kept := int64(0)
-	for at := len(magic); at < len(whole); {
+	for at := len(magic2); at < len(whole); {
 		size := headerBytes + int(le.Uint32(whole[at:]))
 		for range 10 {
 			b, i := bytes.Clone(whole), rand.IntN(size)
@@ -203,13 +203,13 @@ func TestRetain(t *testing.T) {
 	s := open(t, Options{Now: func() time.Time { return now }, MaxBytes: 1})
 	for range 3 {
 		s.Add(sample(now, "p", 1, stackOf("main")))
-		s.flush()
+		s.Flush()
 		now = now.Add(2 * time.Hour)
 	}
 	if err := s.retain(); err != nil {
 		t.Fatal(err)
 	}
-	files, err := s.files()
+	files, err := s.list(suffix)
 	if err != nil || len(files) != 1 || files[0].path != s.current.path {
 		t.Errorf("left %+v, %v", files, err)
 	}
@@ -224,7 +224,7 @@ func TestDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Add(sample(time.Now(), "p", 1, stackOf("main")))
-	s.flush()
+	s.Flush()
 	if st := s.Stats(); st.Failed != 1 || st.Kept != 0 || st.Err == nil {
 		t.Errorf("stats %+v", st)
 	}
@@ -232,7 +232,7 @@ func TestDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.Add(sample(time.Now(), "p", 1, stackOf("main")))
-	s.flush()
+	s.Flush()
 	if st := s.Stats(); st.Failed != 1 || st.Kept != 1 || st.Err != nil {
 		t.Errorf("stats %+v", st)
 	}
@@ -254,59 +254,43 @@ func FuzzSegment(f *testing.F) {
 	now := time.UnixMilli(1_700_000_000_000)
 	s := open(f, Options{Now: func() time.Time { return now }})
 	s.Add(sample(now, "p", 1, stackOf("a", "main")))
-	s.flush()
+	s.Flush()
 	b, err := os.ReadFile(s.current.path)
 	if err != nil {
 		f.Fatal(err)
 	}
 	f.Add(b)
-	f.Add([]byte(magic))
+	f.Add([]byte(magic1))
+	f.Add([]byte(magic2))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		readChunks(bufio.NewReader(bytes.NewReader(b)), wants{from: 0, to: 1 << 62, rows: func(string, string, *dict) func(row) bool {
-			return func(row) bool { return true }
-		}})
+		readChunks(bufio.NewReader(bytes.NewReader(b)), nil, wants{to: 1 << 62, row: func(*block, *dict, *row) bool { return true }})
 	})
 }
 
+// FuzzChunks reads payloads that no checksum guards, of both versions.
 func FuzzChunks(f *testing.F) {
-	f.Add([]byte{1, 1, 'a', 1, 1, 0, 0, 0, 0, 0, 1, 1, 1, 0}, []byte{1, 1, 1, 0, 1, 0, 1, 0, 1, 1, 1, 2, 1, 0})
-	f.Fuzz(func(t *testing.T, dictionary, rows []byte) {
-		d := newDict()
+	f.Add([]byte{1, 1, 'a', 1, 1, 0, 0, 0, 0, 0, 1, 1, 1, 0}, []byte{1, 1, 1, 0, 1, 0, 1, 0, 1, 1, 1, 2, 1, 0}, 0)
+	w := newDictWriter()
+	b := blockWriter{typ: w.str("cpu"), unit: w.str("ns"), links: []link{{}}, rows: []row{
+		{ms: 1, value: 1 << 20, link: 1, pair: pair{w.stack(stackOf("a", "main")), w.label(&signal.ProfileLabels{PID: 1}, 2)}}, {ms: 2, value: 3},
+	}}
+	rows, _, _ := b.encode()
+	f.Add(w.fresh(), rows, 1)
+	f.Add(w.fresh(), b.encodeSums(7), 1)
+	f.Fuzz(func(t *testing.T, dictionary, rows []byte, version int) {
+		d := newDict(1 + version&1)
 		if d.add(dictionary) != nil {
 			return
 		}
-		d.rows(rows, wants{from: 0, to: 1 << 62, rows: func(string, string, *dict) func(row) bool {
-			return func(x row) bool { newTree().add(d, map[uint64]int64{x.node: x.value}); return true }
+		var sums nodeSums
+		var b block
+		b.read(rows, d, wants{to: 1 << 62, row: func(_ *block, _ *dict, x *row) bool {
+			d.labelsOf(x.pair.labels)
+			sums.at(d, x.pair.node).add(x)
+			return true
 		}})
+		tr := newTree()
+		tr.add(d, &sums)
+		tr.graph(0)
 	})
-}
-
-// BenchmarkHour writes an hour of a busy host of two CPUs (38 samples/s of CPU
-// time, 3,000 stacks) and merges it.
-func BenchmarkHour(b *testing.B) {
-	now := time.UnixMilli(1_700_000_000_000)
-	s := open(b, Options{Now: func() time.Time { return now }})
-	r := rand.New(rand.NewPCG(1, 2))
-	stacks := make([]*signal.Stack, 3000)
-	for i := range stacks {
-		names := []string{}
-		for d := 20 + r.IntN(20); d >= 0; d-- {
-			names = append(names, fmt.Sprintf("function_%d_%d", d, r.IntN(1+d*4)))
-		}
-		stacks[i] = stackOf(names...)
-	}
-	for i := range 3600 * 38 {
-		at := now.Add(time.Duration(i) * time.Second / 38)
-		s.Add(sample(at, fmt.Sprint("p", r.IntN(50)), 52_631_578, stacks[int(float64(len(stacks))*r.Float64()*r.Float64())]))
-		if i%76 == 75 {
-			s.flush()
-		}
-	}
-	q := signal.ProfileQuery{Type: "cpu", From: now, To: now.Add(time.Hour)}
-	for b.Loop() {
-		if _, err := s.Flame(b.Context(), q, 0.001); err != nil {
-			b.Fatal(err)
-		}
-	}
-	b.ReportMetric(float64(s.Stats().Bytes), "bytes")
 }

@@ -39,6 +39,8 @@ function Standing({ status }: { status: ProfileTypes["status"] }): JSX.Element |
     case "disabled": return <Card title={t("nav.profiles")}><Notice title={t("prof.off")}>{t("prof.off.do")}</Notice></Card>;
     case "unsupported": return <Card title={t("nav.profiles")}><Notice kind="error" title={t("prof.unsupported")}>{why}</Notice></Card>;
     case "failed": return <Notice kind="error" title={t("prof.failed")}>{why} {t("prof.failed.do")}</Notice>;
+    case "degraded": return <Notice title={t("prof.degraded")}>{why}</Notice>;
+    case "shed": return <Notice kind="error" title={t("prof.shed")}>{why}</Notice>;
     case "starting": return <Notice title={t("prof.starting")}>{why}</Notice>;
     default: return null;
   }
@@ -56,14 +58,22 @@ function Known({ types, query }: { types: ProfileTypes; query: URLSearchParams }
   return (
     <div class="stack profiles">
       <Standing status={types.status} />
-      <Filters types={list} type={type.name} query={query} turn={turn} />
+      <Filters types={list} status={types.status} type={type.name} query={query} turn={turn} />
       <When type={type.name} unit={type.unit} hertz={types.status.hertz} query={query} turn={turn} />
-      <Stacks type={type} query={query} turn={turn} />
+      <Stacks type={type} absent={absent(types.status, type.name)} query={query} turn={turn} />
     </div>
   );
 }
 
-function Filters({ types, type, query, turn }: { types: NonNullable<ProfileTypes["types"]>; type: string; query: URLSearchParams; turn: number }): JSX.Element {
+/** absent tells why no stacks of a type are being taken: a reason of the kernel's, "" when nobody has asked for them, null when they are. */
+function absent(status: ProfileTypes["status"], type: string): string | null {
+  const states = status.types ?? [];
+  const own = states.find((s) => s.name === type);
+  if (own !== undefined) return own.on ? null : (own.reason ?? "");
+  return states.length === 0 || type === "cpu" ? null : "";
+}
+
+function Filters({ types, status, type, query, turn }: { types: NonNullable<ProfileTypes["types"]>; status: ProfileTypes["status"]; type: string; query: URLSearchParams; turn: number }): JSX.Element {
   const { t, range } = useApp();
   const filter = filterOf(query);
   const ask = paramsOf(type, {}, [range.from, range.to]);
@@ -86,7 +96,7 @@ function Filters({ types, type, query, turn }: { types: NonNullable<ProfileTypes
   if (!options.some(([v]) => v === compare)) options.push([compare, compare.replace("=", " ")]);
   return (
     <div class="filters">
-      <Select label={t("prof.type")} value={type} options={types.map((p) => [p.name, p.name])} onChange={(v) => setQuery({ type: v, focus: null })} />
+      <Select label={t("prof.type")} value={type} options={types.map((p) => [p.name, absent(status, p.name) === null ? p.name : t("prof.type.off", { s: p.name })])} onChange={(v) => setQuery({ type: v, focus: null })} />
       {offered.map(([l, v]) => (
         <Select key={l} label={l} value={filter[l] ?? ""} options={[["", t("all")], ...v.map(([name]): [string, string] => [name, name])]} onChange={(to) => setQuery({ [l]: to || null, pid: null, focus: null })} />
       ))}
@@ -123,7 +133,7 @@ interface Both {
   then: FlameGraph | null;
 }
 
-function Stacks({ type, query, turn }: { type: NonNullable<ProfileTypes["types"]>[number]; query: URLSearchParams; turn: number }): JSX.Element {
+function Stacks({ type, absent, query, turn }: { type: NonNullable<ProfileTypes["types"]>[number]; absent: string | null; query: URLSearchParams; turn: number }): JSX.Element {
   const { t, range } = useApp();
   const filter = filterOf(query);
   const sel = query.get("sel") ?? "";
@@ -145,9 +155,16 @@ function Stacks({ type, query, turn }: { type: NonNullable<ProfileTypes["types"]
   return (
     <Card title={<span title={`${type.help} ${type.read}`}>{type.name}</span>} note={note} class="flush stacks">
       <p class="hint lead">{type.help} {type.read}</p>
-      <Show of={loaded} height={400}>{(both) => both.now.total === 0 ? <Notice title={t("prof.none")}>{t("prof.none.do")}</Notice> : <Graph both={both} query={query} stale={loaded.loading} />}</Show>
+      <Show of={loaded} height={400}>{(both) => both.now.total === 0 ? <Empty absent={absent} /> : <Graph both={both} query={query} stale={loaded.loading} />}</Show>
     </Card>
   );
+}
+
+/** Empty says why there is nothing to see. */
+function Empty({ absent }: { absent: string | null }): JSX.Element {
+  const { t } = useApp();
+  if (absent === null) return <Notice title={t("prof.none")}>{t("prof.none.do")}</Notice>;
+  return <Notice title={t("prof.absent")}>{absent === "" ? t("prof.absent.do") : <code class="wrap">{absent}</code>}</Notice>;
 }
 
 type ViewName = "graph" | "table" | "sandwich";
@@ -216,7 +233,7 @@ function useFace(tree: Tree, unit: string) {
     const tip = (i: number) => {
       const lines = [name(i)];
       const f = tree.fns[tree.fn[i]!];
-      if (f !== undefined) lines.push(where(f), f.frame.missing ? t("prof.missing", { s: f.frame.missing }) : "");
+      if (f !== undefined) lines.push(where(f), f.frame.missing ? t("prof.missing", { s: f.frame.missing }) : "", f.frame.build_id ? t("prof.build", { s: f.frame.build_id }) : "");
       const value = (v: number, word: string) => `${word} ${amount(v, unit)} (${percent(v / all)})`;
       lines.push(value(tree.total[i]!, t("prof.total")), value(tree.self[i]!, t("prof.self")));
       if (tree.base !== undefined) lines.push(`${t("prof.before")} ${percent(tree.base[i]! / then)}, ${t("prof.change")} ${points(grown(i))}`);

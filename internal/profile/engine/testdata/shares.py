@@ -5,10 +5,10 @@ def spin(n):
     return s
 
 def heavy():
-    return spin(30000)
+    return spin(3000)
 
 def light():
-    return spin(10000)
+    return spin(1000)
 
 while True:
     heavy()
