@@ -4,7 +4,7 @@ import "time"
 
 // Profiles configures continuous profiling.
 type Profiles struct {
-	Enabled         bool          `yaml:"enabled" flag:"profiles" help:"Take stacks all the time and keep them in the store. Off unless asked for: \u0060huatuo profile\u0060 takes them for a while without it."`
+	Enabled         bool          `yaml:"enabled" flag:"profiles" help:"Take stacks all the time and keep them in the store. \u0060huatuo profile\u0060 takes them for a while without it."`
 	Engine          string        `yaml:"engine" enum:"auto,unwinder,frame_pointers" help:"How stacks are walked. unwinder: by the tables that compilers leave for exceptions, and by what is known of interpreters. frame_pointers: by those alone, which needs little memory and works on old kernels, and sees neither callers of code that keeps none nor waits. auto: by the unwinder, and by frame pointers where it cannot run or has no memory left."`
 	CPUHertz        int           `yaml:"cpu_hertz" min:"1" max:"199" reload:"true" help:"Samples of each CPU per second. A number that is no divisor of the timers of programs (19, 49, 97) sees them evenly."`
 	Retention       time.Duration `yaml:"retention" min:"1h" help:"Age at which samples of profiles are deleted; their sums by the hour stay."`
@@ -25,7 +25,7 @@ type Profiles struct {
 
 func defaultProfiles() Profiles {
 	return Profiles{
-		Engine: "auto", CPUHertz: 19,
+		Enabled: true, Engine: "auto", CPUHertz: 19,
 		// A busy host of two CPUs has some 60 MB of samples a day, and 5 MB of sums
 		// (BenchmarkDay of internal/store/profiles).
 		Retention: 7 * 24 * time.Hour, MaxSize: 512 << 20,

@@ -14,7 +14,7 @@ func TestSinks(t *testing.T) {
 		{"nothing", "", ""},
 		{"a server", on + "sinks: {pyroscope: {url: 'http://p:4040', labels: [env=prod, zone=a], tenant: t}}", ""},
 		{"both", on + "sinks: {pyroscope: {url: 'https://p'}, otlp_profiles: {url: 'https://p/v1development/profiles', username: me, password_file: /f}}", ""},
-		{"without profiles", "sinks: {pyroscope: {url: 'http://p:4040'}}", "sinks.pyroscope.url (huatuo.yaml:1): there are no profiles to send: set profiles.enabled"},
+		{"without profiles", "profiles: {enabled: false}\nsinks: {pyroscope: {url: 'http://p:4040'}}", "sinks.pyroscope.url (huatuo.yaml:2): there are no profiles to send: set profiles.enabled"},
 		{"no scheme", on + "sinks: {otlp_profiles: {url: 'p:4040'}}", `sinks.otlp_profiles.url (huatuo.yaml:2): "p:4040" is not an address`},
 		{"a password in it", on + "sinks: {pyroscope: {url: 'http://a:b@p'}}", "write no password into it"},
 		{"token and user", "sinks: {pyroscope: {token_file: /t, username: me}}", "keep one of them"},

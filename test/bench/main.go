@@ -124,7 +124,7 @@ func start(o options, more ...string) (*agent, error) {
 	addr := l.Addr().String()
 	l.Close()
 	a := &agent{url: "http://" + addr, dir: dir}
-	args := []string{"--listen", addr, "--data", dir, "--log-level", "error", "--set", "budget.enforce=false"}
+	args := []string{"--listen", addr, "--data", dir, "--log-level", "error", "--set", "budget.enforce=false", "--set", "profiles.enabled=false"}
 	a.cmd = exec.Command(o.agent, append(args, more...)...)
 	a.cmd.Stderr = os.Stderr
 	if err := a.cmd.Start(); err != nil {

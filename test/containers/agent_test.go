@@ -65,7 +65,7 @@ func startAgent(t testing.TB, containers string, args ...string) *agent {
 	l.Close()
 	a := &agent{t: t, url: "http://" + addr, log: &syncBuffer{}}
 	cmd := exec.Command(binary, append([]string{
-		"--config", cfg, "--listen", addr, "--data", filepath.Join(dir, "data"), "--set", "store.interval=1s", "--set", "budget.enforce=false",
+		"--config", cfg, "--set", "profiles.enabled=false", "--listen", addr, "--data", filepath.Join(dir, "data"), "--set", "store.interval=1s", "--set", "budget.enforce=false",
 	}, args...)...)
 	cmd.Stdout, cmd.Stderr = a.log, a.log
 	done := make(chan error, 1)

@@ -119,7 +119,7 @@ func startIn(t testing.TB, data string, args ...string) *agent {
 	if !slices.ContainsFunc(args, func(s string) bool { return strings.HasPrefix(s, "budget.") }) {
 		args = append([]string{"--set", "budget.enforce=false"}, args...) // what a test loads must not make the agent lean
 	}
-	a.cmd = exec.Command(binary, append([]string{"--listen", addr, "--data", data}, args...)...)
+	a.cmd = exec.Command(binary, append([]string{"--listen", addr, "--data", data, "--set", "profiles.enabled=false"}, args...)...)
 	a.cmd.Stderr, a.cmd.Stdout = a.log, a.log
 	if err := a.cmd.Start(); err != nil {
 		t.Fatal(err)

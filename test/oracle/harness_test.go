@@ -62,7 +62,7 @@ func start(t *testing.T, only ...string) string {
 	addr := l.Addr().String()
 	l.Close()
 	var log strings.Builder
-	args := []string{"--listen", addr, "--store", "none"}
+	args := []string{"--listen", addr, "--store", "none", "--set", "profiles.enabled=false"}
 	for _, p := range probes.All() {
 		if !slices.Contains(only, p.Name) {
 			args = append(args, "--set", "probes."+p.Name+".enabled=false")

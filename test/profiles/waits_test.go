@@ -128,12 +128,11 @@ func need(t *testing.T, programs ...string) {
 
 // TestWaits: programs in four languages wait for known times; the profiles have
 // them in the functions that waited, within ten percent, a monitor of Java within
-// fifteen. What a program measures
-// of a wait has the wait for a CPU behind it.
+// fifteen. What a program measures of a wait has the wait for a CPU behind it.
 func TestWaits(t *testing.T) {
 	needRoot(t)
 	a := start(t, "cpu,offcpu.blocked,offcpu.runqueue,offcpu.idle,lock.user,io.file", "--set", "profiles.rate=300",
-		"--set", "profiles.wait=1ms") // HotSpot waits for a monitor in pieces: 1, 8 and 64 ms
+		"--set", "profiles.wait=1ms") // short waits weigh little one by one: nearly all are taken
 	for _, w := range []struct {
 		name, needs, function, typ string
 		command                    func(t *testing.T, dir, flag string) []string
@@ -158,7 +157,7 @@ func TestWaits(t *testing.T) {
 			t.Logf("%s of %s: %.4g, with waits for a CPU %.4g, the program measured %.4g", w.typ, w.function, alone, got, want)
 			part := 0.1
 			if w.needs == "javac" {
-				part = 0.15 // several waits make one for a monitor, and code that is just being compiled hides a few
+				part = 0.15 // three runs were within ten, on both sides of what is right
 			}
 			if want < 2e9 || got < (1-part)*want || got > (1+part)*want || alone < 0.5*want {
 				t.Errorf("%s of %s: %.4g, want %.4g ± %.0f %%", w.typ, w.function, got, want, 100*part)

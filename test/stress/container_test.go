@@ -97,7 +97,7 @@ func contain(t testing.TB, uid int, args ...string) *agent {
 	}
 	addr, data := freePort(t), homeOf(t, uid)
 	a := &agent{t: t, url: "http://" + addr, data: data, log: &syncBuffer{}, exited: make(chan struct{})}
-	dir := bundle(t, uid, data, append([]string{"--listen", addr, "--data", "/data"}, args...)...)
+	dir := bundle(t, uid, data, append([]string{"--set", "profiles.enabled=false", "--listen", addr, "--data", "/data"}, args...)...)
 	state, id := t.TempDir(), fmt.Sprintf("huatuo-stress-%d-%d", os.Getpid(), uid)
 	a.cmd = exec.Command(runc, "--root", state, "run", "--bundle", dir, id)
 	a.cmd.Stdout, a.cmd.Stderr = a.log, a.log

@@ -127,7 +127,7 @@ func launch(t testing.TB, data string, wrap []string, args ...string) *agent {
 	t.Helper()
 	addr := freePort(t)
 	a := &agent{t: t, url: "http://" + addr, data: data, log: &syncBuffer{}, exited: make(chan struct{})}
-	argv := append(append(append([]string(nil), wrap...), binary, "--listen", addr, "--data", data,
+	argv := append(append(append([]string(nil), wrap...), binary, "--set", "profiles.enabled=false", "--listen", addr, "--data", data,
 		"--set", "budget.enforce=false"), args...) // floods are no reason to end what is tested
 	a.cmd = exec.Command(argv[0], argv[1:]...)
 	a.cmd.Stdout, a.cmd.Stderr = a.log, a.log

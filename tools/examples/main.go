@@ -138,7 +138,7 @@ func start(binary string) (url string, stop func(), err error) {
 	if err != nil {
 		return "", nil, fmt.Errorf("make a store: %w", err)
 	}
-	args := []string{"--listen", addr, "--data", data, "--set", "budget.enforce=false"}
+	args := []string{"--listen", addr, "--data", data, "--set", "budget.enforce=false", "--set", "profiles.enabled=false"}
 	for p, sets := range settings {
 		for _, s := range sets {
 			args = append(args, "--set", "probes."+p+"."+s)

@@ -248,7 +248,7 @@ func (i intervals) MonitorInterval() time.Duration {
 
 // TracePollInterval is how often the ring of stacks is read: nobody is woken
 // for one.
-func (intervals) TracePollInterval() time.Duration { return 250 * time.Millisecond }
+func (intervals) TracePollInterval() time.Duration { return 500 * time.Millisecond }
 
 // PIDCleanupInterval is how often processes that have ended unseen are forgotten.
 func (intervals) PIDCleanupInterval() time.Duration { return 5 * time.Minute }

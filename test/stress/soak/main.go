@@ -97,7 +97,7 @@ func start(binary, data string) (*agent, error) {
 	addr := l.Addr().String()
 	l.Close()
 	a := &agent{url: "http://" + addr, log: &lines{}, exited: make(chan struct{})}
-	a.cmd = exec.Command(binary, "--listen", addr, "--data", data, "--set", "budget.enforce=false")
+	a.cmd = exec.Command(binary, "--listen", addr, "--data", data, "--set", "budget.enforce=false", "--set", "profiles.enabled=false")
 	a.cmd.Stderr = a.log
 	if err := a.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start the agent: %w", err)

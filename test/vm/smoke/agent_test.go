@@ -59,7 +59,7 @@ func start(t *testing.T, args ...string) *agent {
 		t.Skip("runs in the guests of `make vmtest`; HUATUO_AGENT names the agent's binary")
 	}
 	a := &agent{t: t, log: &buffer{}, done: make(chan error, 1)}
-	a.cmd = exec.Command(binary, append([]string{"--listen", listen, "--data", t.TempDir(), "--set", "budget.enforce=false"}, args...)...)
+	a.cmd = exec.Command(binary, append([]string{"--listen", listen, "--data", t.TempDir(), "--set", "budget.enforce=false", "--set", "profiles.enabled=false"}, args...)...)
 	for _, e := range os.Environ() {
 		if !strings.HasPrefix(e, "HUATUO_") { // configuration, to the agent
 			a.cmd.Env = append(a.cmd.Env, e)
