@@ -1,4 +1,5 @@
-// Three quarters of its time in heavy, a quarter in light; mix is inlined.
+// Three quarters of its time in heavy, a quarter in light; mix is inlined. Rounds
+// differ in length, so that they do not keep step with the profiler's clock.
 use std::hint::black_box;
 
 #[inline(always)]
@@ -20,19 +21,21 @@ struct Work;
 
 impl Work {
     #[inline(never)]
-    fn heavy(&self) -> u64 {
-        spin(black_box(30_000)) + 1
+    fn heavy(&self, n: u64) -> u64 {
+        spin(black_box(3 * n)) + 1
     }
     #[inline(never)]
-    fn light(&self) -> u64 {
-        spin(black_box(10_000)) + 1
+    fn light(&self, n: u64) -> u64 {
+        spin(black_box(n)) + 1
     }
 }
 
 fn main() {
-    let w = Work;
+    let (w, mut k) = (Work, 1u64);
     loop {
-        black_box(w.heavy());
-        black_box(w.light());
+        k = k.wrapping_mul(6364136223846793005).wrapping_add(1);
+        let n = 5_000 + (k >> 33) % 10_000;
+        black_box(w.heavy(n));
+        black_box(w.light(n));
     }
 }
