@@ -40,7 +40,7 @@ func workloads() []workload {
 		{name: "in-node", needs: "/usr/bin/node", build: [][]string{{"cp", sources + "shares.js", "OUT"}},
 			run: []string{"/usr/bin/node", "/app/shares.js"}, process: "node", heavy: "heavy", light: "light"},
 		{name: "in-java", needs: "javac", build: [][]string{{"javac", "-d", "OUT", sources + "Shares.java"}},
-			run: []string{"/usr/bin/java", "-cp", "/app", "Shares"}, process: "java", thread: "worker", heavy: "double Shares.heavy(int)", light: "double Shares.light(int)"},
+			run: []string{"/usr/bin/java", "-XX:CompileCommand=quiet", "-XX:CompileCommand=dontinline,Shares::heavy", "-XX:CompileCommand=dontinline,Shares::light", "-cp", "/app", "Shares"}, process: "java", thread: "worker", heavy: "double Shares.heavy(int)", light: "double Shares.light(int)"},
 	}
 }
 

@@ -41,7 +41,7 @@ func TestProfileChoice(t *testing.T) {
 		}
 	}
 	write("cpu_hertz: 97", `include: ["process=python3*"]`)
-	a := start(t, "--config", file)
+	a := start(t, "--config", file, "--set", "profiles.enabled=true")
 	spinner(t, "chosen_function")
 	series := func() map[string]int64 {
 		var got struct{ Series []signal.ProfileSeries }

@@ -153,9 +153,11 @@ func golang(t *testing.T, dir string) []string {
 	return []string{made(t, out, "go", "build", "-ldflags=-s -w", "-o", out, main)}
 }
 
+// java keeps heavy and light out of their caller: where code that is inlined has
+// no safepoint, HotSpot knows the caller alone.
 func java(t *testing.T, dir string) []string {
 	made(t, filepath.Join(dir, "Shares.class"), "javac", "-d", dir, "testdata/Shares.java")
-	return []string{"java", "-cp", dir, "Shares"}
+	return []string{"java", "-XX:CompileCommand=quiet", "-XX:CompileCommand=dontinline,Shares::heavy", "-XX:CompileCommand=dontinline,Shares::light", "-cp", dir, "Shares"}
 }
 
 // dotnet compiles for the runtime in HUATUO_DOTNET, and a host for it: the
