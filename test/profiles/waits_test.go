@@ -127,11 +127,11 @@ func need(t *testing.T, programs ...string) {
 }
 
 // TestWaits: programs in four languages wait for known times; the profiles have
-// them in the functions that waited, within ten percent, a monitor of Java within
-// fifteen. What a program measures of a wait has the wait for a CPU behind it.
+// them in the functions that waited, within ten percent. What a program measures
+// of a wait has the wait for a CPU behind it.
 func TestWaits(t *testing.T) {
 	needRoot(t)
-	a := start(t, "cpu,offcpu.blocked,offcpu.runqueue,offcpu.idle,lock.user,io.file", "--set", "profiles.rate=300",
+	a := start(t, "cpu,offcpu.blocked,offcpu.runqueue,offcpu.idle,lock.user,io.file", "--set", "profiles.rate=1000",
 		"--set", "profiles.wait=1ms") // short waits weigh little one by one: nearly all are taken
 	for _, w := range []struct {
 		name, needs, function, typ string
@@ -153,14 +153,14 @@ func TestWaits(t *testing.T) {
 			p := begin(t, flag, w.command(t, dir, flag)...)
 			from := p.work(a)
 			want := p.told[w.function]
-			alone, got := a.settled(p, from, w.function, w.typ), a.settled(p, from, w.function, w.typ, "offcpu.runqueue")
-			t.Logf("%s of %s: %.4g, with waits for a CPU %.4g, the program measured %.4g", w.typ, w.function, alone, got, want)
-			part := 0.1
+			sides := []string{w.typ, "offcpu.runqueue"}
 			if w.needs == "javac" {
-				part = 0.15 // three runs were within ten, on both sides of what is right
+				sides = append(sides, "cpu") // HotSpot spins before it sleeps
 			}
-			if want < 2e9 || got < (1-part)*want || got > (1+part)*want || alone < 0.5*want {
-				t.Errorf("%s of %s: %.4g, want %.4g ± %.0f %%", w.typ, w.function, got, want, 100*part)
+			alone, got := a.settled(p, from, w.function, w.typ), a.settled(p, from, w.function, sides...)
+			t.Logf("%s of %s: %.4g, with what goes with it %.4g, the program measured %.4g", w.typ, w.function, alone, got, want)
+			if want < 2e9 || got < 0.9*want || got > 1.1*want || alone < 0.5*want {
+				t.Errorf("%s of %s: %.4g, want %.4g ± 10 %%", w.typ, w.function, got, want)
 				for _, f := range a.flame(w.typ, p.pid, from).Frames {
 					t.Logf("%+v", f)
 				}
