@@ -158,3 +158,34 @@ func BenchmarkDecode(b *testing.B) {
 		}
 	}
 }
+
+// TestBusy: a slot whose request is no more is told from one that hangs, also when
+// another request of the device is under way at the first look.
+func TestBusy(t *testing.T) {
+	s := &scanner{names: newNames(t.TempDir())}
+	const dev = 8 << 20
+	dir := s.names.path(dev)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "inflight")
+	write := func(text string) {
+		if err := os.WriteFile(file+".new", []byte(text), 0o600); err != nil {
+			t.Error(err)
+		}
+		if err := os.Rename(file+".new", file); err != nil {
+			t.Error(err)
+		}
+	}
+	write("       0        1\n")
+	if !s.busy(dev, &bpfFlight{}) {
+		t.Error("a device that always has a request is not busy")
+	}
+	time.AfterFunc(3*lookGap, func() { write("       0        0\n") })
+	if s.busy(dev, &bpfFlight{}) {
+		t.Error("a device that has no request any more is busy")
+	}
+	if s.busy(9<<20, &bpfFlight{}) {
+		t.Error("a device that is gone is busy")
+	}
+}

@@ -201,6 +201,13 @@ func (s *scanner) consider(dev uint32, h *hang, now uint64) {
 	s.env.Emit(s.record(h, now))
 }
 
+// A device that is asked so often, and has a request each time, is busy: of
+// requests that come and go one look may see another than the one that hangs.
+const (
+	looks   = 10
+	lookGap = 20 * time.Millisecond
+)
+
 // busy asks the kernel whether the device has requests at all, so that a slot
 // whose request went a way that the programs do not see makes no false alarm.
 // It does not count flushes.
@@ -208,6 +215,19 @@ func (s *scanner) busy(dev uint32, f *bpfFlight) bool {
 	if opOf(f.Flags) == "flush" || opOf(f.Flags) == "other" {
 		return true
 	}
+	for i := range looks {
+		if i > 0 {
+			time.Sleep(lookGap)
+		}
+		if !s.underWay(dev) {
+			return false
+		}
+	}
+	return true
+}
+
+// underWay tells whether the device has a request now.
+func (s *scanner) underWay(dev uint32) bool {
 	b, err := os.ReadFile(filepath.Join(s.names.path(dev), "inflight"))
 	if err != nil {
 		return false // the device is gone, and its requests with it
