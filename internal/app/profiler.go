@@ -7,6 +7,7 @@ import (
 	"path"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -246,14 +247,26 @@ func (p *profiler) labels(s *signal.StackSample) signal.ProfileLabels {
 	if l.Container == "" && r.Container.ID != "" {
 		l.Container = r.Container.ID[:min(12, len(r.Container.ID))]
 	}
-	if s.Exe != "" {
-		l.Process = path.Base(s.Exe)
+	if name := programName(s.Exe); name != "" {
+		l.Process = name
 	}
 	if l.Process == "" {
 		l.Process = s.Thread
 	}
 	p.procs[s.PID] = labeled{l, now.Add(labelsFor)}
 	return l
+}
+
+// programName is what a process is called by the path of its program; "" when
+// that says nothing: a container's first process has been seen while its runtime
+// was changing the root, or ran a copy of itself in memory.
+func programName(exe string) string {
+	switch name := path.Base(exe); {
+	case exe == "", name == "/", name == ".", strings.HasPrefix(exe, "/memfd:"), strings.HasPrefix(exe, "memfd:"):
+		return ""
+	default:
+		return strings.TrimSuffix(name, " (deleted)")
+	}
 }
 
 // profiled is the schema of records that only ask whose a process is.
