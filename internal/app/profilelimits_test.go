@@ -199,7 +199,7 @@ func TestProfileReload(t *testing.T) {
 	}
 	f.await(t, probe.Running, profileFull)
 	sample := &signal.StackSample{PID: 1, Thread: "t"}
-	f.procs[1] = labeled{signal.ProfileLabels{Process: "java", Container: "web"}, time.Now().Add(time.Hour)}
+	f.procs[1] = labeled{labels: signal.ProfileLabels{Process: "java", Container: "web"}, until: time.Now().Add(time.Hour)}
 	cfg := r.cfg
 	cfg.CPUHertz, cfg.Exclude = 49, []string{"container=web & thread=t*"}
 	if err := f.Reload(cfg); err != nil {

@@ -58,6 +58,7 @@ type profiler struct {
 // labeled is whose a process is.
 type labeled struct {
 	labels signal.ProfileLabels
+	exe    string // by which the process was called: another means that it is another program
 	until  time.Time
 }
 
@@ -232,7 +233,7 @@ func (p *profiler) take(s *signal.StackSample) {
 // labels tells whose a sample is.
 func (p *profiler) labels(s *signal.StackSample) signal.ProfileLabels {
 	now := time.Now()
-	if l, ok := p.procs[s.PID]; ok && now.Before(l.until) {
+	if l, ok := p.procs[s.PID]; ok && l.exe == s.Exe && now.Before(l.until) {
 		return l.labels
 	}
 	if len(p.procs) >= maxLabeled {
@@ -247,13 +248,16 @@ func (p *profiler) labels(s *signal.StackSample) signal.ProfileLabels {
 	if l.Container == "" && r.Container.ID != "" {
 		l.Container = r.Container.ID[:min(12, len(r.Container.ID))]
 	}
-	if name := programName(s.Exe); name != "" {
+	switch name := programName(s.Exe); {
+	case name != "":
 		l.Process = name
+	case s.Exe != "" && s.Exe != "/": // it will be another program by and by, and has its name already
+		l.Process = s.Thread
 	}
 	if l.Process == "" {
 		l.Process = s.Thread
 	}
-	p.procs[s.PID] = labeled{l, now.Add(labelsFor)}
+	p.procs[s.PID] = labeled{l, s.Exe, now.Add(labelsFor)}
 	return l
 }
 
