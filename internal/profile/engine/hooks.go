@@ -37,6 +37,7 @@ type hooks struct {
 
 	status []TypeStatus
 	before [kindSlots][reasonSlots]loss // what was counted as lost
+	blind  error                        // why nobody tells when a process becomes another program; nil: somebody does
 	joins  *joins
 }
 
@@ -55,6 +56,7 @@ func (h *hooks) Load(_ context.Context, reg tracer.ProbeRegistrar, pc *tracer.Pr
 		var err error
 		if h.kernel, err = btf.LoadKernelSpec(); err != nil {
 			others := slices.DeleteFunc(slices.Clone(h.o.Types), func(t *signal.ProfileType) bool { return t == profile.Fault })
+			h.blind = err
 			h.off(others, fmt.Errorf("the kernel's types are not known: %w", err))
 			return nil, h.beginFaults(reg, pc)
 		}
@@ -62,6 +64,7 @@ func (h *hooks) Load(_ context.Context, reg tracer.ProbeRegistrar, pc *tracer.Pr
 	if err := h.register(reg); err != nil {
 		return nil, err
 	}
+	h.blind = h.load(pc, group{hooks: []hook{{program: "executed", tracepoint: "sched_process_exec"}}})
 	for _, g := range h.groups() {
 		h.begin(pc, g)
 	}
@@ -360,10 +363,11 @@ func (h *hooks) close() {
 // attachHooks loads and attaches what takes the other types.
 func (e *Engine) attachHooks(ctx context.Context) error {
 	h := e.hooks
-	if len(h.o.Types) > 0 {
-		if err := e.tracer.Enable(ctx, h); err != nil {
-			return fmt.Errorf("take stacks of other types: %w", err)
-		}
+	if err := e.tracer.Enable(ctx, h); err != nil {
+		return fmt.Errorf("take stacks of other types: %w", err)
+	}
+	if h.blind != nil {
+		e.o.Log.Warn("a program that another replaces at the same address is taken for that one", "because", reason(h.blind))
 	}
 	h.o.Account.setTypes(h.status)
 	h.kernel, h.o.KernelTypes = nil, nil // 20 MB that only a start needs

@@ -34,5 +34,6 @@
 #include "locks.h"
 #include "block.h"
 #include "memory.h"
+#include "exec.h"
 
 char _license[] SEC("license") = "GPL";

@@ -41,6 +41,7 @@ const (
 	EntriesProgCallBegins          = "call_begins"
 	EntriesProgCallEnds            = "call_ends"
 	EntriesProgContended           = "contended"
+	EntriesProgExecuted            = "executed"
 	EntriesProgPageBack            = "page_back"
 	EntriesProgPageGiven           = "page_given"
 	EntriesProgRequestBegins       = "request_begins"
@@ -118,6 +119,7 @@ type EntriesProgramSpecs struct {
 	CallBegins    *ebpf.ProgramSpec `ebpf:"call_begins"`
 	CallEnds      *ebpf.ProgramSpec `ebpf:"call_ends"`
 	Contended     *ebpf.ProgramSpec `ebpf:"contended"`
+	Executed      *ebpf.ProgramSpec `ebpf:"executed"`
 	PageBack      *ebpf.ProgramSpec `ebpf:"page_back"`
 	PageGiven     *ebpf.ProgramSpec `ebpf:"page_given"`
 	RequestBegins *ebpf.ProgramSpec `ebpf:"request_begins"`
@@ -281,6 +283,7 @@ type EntriesPrograms struct {
 	CallBegins    *ebpf.Program `ebpf:"call_begins"`
 	CallEnds      *ebpf.Program `ebpf:"call_ends"`
 	Contended     *ebpf.Program `ebpf:"contended"`
+	Executed      *ebpf.Program `ebpf:"executed"`
 	PageBack      *ebpf.Program `ebpf:"page_back"`
 	PageGiven     *ebpf.Program `ebpf:"page_given"`
 	RequestBegins *ebpf.Program `ebpf:"request_begins"`
@@ -296,6 +299,7 @@ func (p *EntriesPrograms) Close() error {
 		p.CallBegins,
 		p.CallEnds,
 		p.Contended,
+		p.Executed,
 		p.PageBack,
 		p.PageGiven,
 		p.RequestBegins,
