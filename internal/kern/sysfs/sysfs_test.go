@@ -61,3 +61,14 @@ func TestRead(t *testing.T) {
 		t.Error("links")
 	}
 }
+
+func TestParseCPUs(t *testing.T) {
+	for in, want := range map[string][]int{
+		"0\n": {0}, "0-2,5": {0, 1, 2, 5}, "0,2-3,9\n": {0, 2, 3, 9}, "x": nil, "0-": nil, "1-x": nil, "-1": nil, "": nil,
+	} {
+		got, err := ParseCPUs(in)
+		if (err != nil) != (want == nil) || err == nil && !slices.Equal(got, want) {
+			t.Errorf("%q: %v, %v; want %v", in, got, err, want)
+		}
+	}
+}

@@ -14,6 +14,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"huatuo/internal/kern/sysfs"
 )
 
 // entryName is the program that a CPU's clock runs; the kernel keeps 15 bytes of it.
@@ -109,23 +111,23 @@ func parseObject(fdinfo []byte) (o object) {
 
 // startClocks runs p on all CPUs that are online, so often in a second.
 func startClocks(p *ebpf.Program, hertz int) (stop func(), err error) {
-	b, err := os.ReadFile("/sys/devices/system/cpu/online")
+	return onEachCPU(p, unix.PerfEventAttr{
+		Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_CPU_CLOCK, Size: unix.PERF_ATTR_SIZE_VER1,
+		Sample: uint64(time.Second) / uint64(hertz), Bits: unix.PerfBitDisabled | unix.PerfBitExcludeIdle,
+	})
+}
+
+// onEachCPU runs a program at events of perf's, until stop is called.
+func onEachCPU(p *ebpf.Program, attr unix.PerfEventAttr) (stop func(), err error) {
+	cpus, err := sysfs.OnlineCPUs()
 	if err != nil {
 		return nil, err
-	}
-	cpus, err := parseCPUs(string(b))
-	if err != nil {
-		return nil, fmt.Errorf("read the list of CPUs: %w", err)
 	}
 	var fds []int
 	stop = func() {
 		for _, fd := range fds {
 			unix.Close(fd)
 		}
-	}
-	attr := unix.PerfEventAttr{
-		Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_CPU_CLOCK, Size: unix.PERF_ATTR_SIZE_VER1,
-		Sample: uint64(time.Second) / uint64(hertz), Bits: unix.PerfBitDisabled | unix.PerfBitExcludeIdle,
 	}
 	for _, cpu := range cpus {
 		fd, err := unix.PerfEventOpen(&attr, -1, cpu, -1, unix.PERF_FLAG_FD_CLOEXEC)
@@ -138,36 +140,14 @@ func startClocks(p *ebpf.Program, hertz int) (stop func(), err error) {
 		}
 		if err != nil {
 			stop()
-			return nil, fmt.Errorf("run a program by the clock of CPU %d: %w", cpu, err)
+			return nil, fmt.Errorf("run a program at events of CPU %d: %w", cpu, err)
 		}
 	}
 	for _, fd := range fds { // together: a rate begins on all CPUs
 		if err := unix.IoctlSetInt(fd, unix.PERF_EVENT_IOC_ENABLE, 0); err != nil {
 			stop()
-			return nil, fmt.Errorf("start the clock of a CPU: %w", err)
+			return nil, fmt.Errorf("run a program at events of a CPU: %w", err)
 		}
 	}
 	return stop, nil
-}
-
-// parseCPUs reads a list as "0-3,6".
-func parseCPUs(s string) (cpus []int, err error) {
-	for part := range strings.SplitSeq(strings.TrimSpace(s), ",") {
-		first, last, isRange := strings.Cut(part, "-")
-		if !isRange {
-			last = first
-		}
-		from, err := strconv.ParseUint(first, 10, 16)
-		if err != nil {
-			return nil, err
-		}
-		to, err := strconv.ParseUint(last, 10, 16)
-		if err != nil {
-			return nil, err
-		}
-		for n := from; n <= to; n++ {
-			cpus = append(cpus, int(n))
-		}
-	}
-	return cpus, nil
 }

@@ -6,22 +6,12 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"huatuo/internal/signal"
 )
-
-func TestParseCPUs(t *testing.T) {
-	for in, want := range map[string][]int{"0\n": {0}, "0-2,5": {0, 1, 2, 5}, "x": nil, "0-": nil, "": nil} {
-		got, err := parseCPUs(in)
-		if (err != nil) != (want == nil) || err == nil && !slices.Equal(got, want) {
-			t.Errorf("%q: %v, %v; want %v", in, got, err, want)
-		}
-	}
-}
 
 func TestParseObject(t *testing.T) {
 	m := parseObject([]byte("pos:\t0\nmap_type:\t1\nmax_entries:\t65536\nmemlock:\t5243776\nmap_id:\t5536\nfrozen:\t0\n"))

@@ -3,9 +3,7 @@
 package engine
 
 import (
-	"errors"
 	"fmt"
-	"os"
 
 	"github.com/cilium/ebpf"
 	"go.opentelemetry.io/ebpf-profiler/reporter/samples"
@@ -66,42 +64,6 @@ func (h *hooks) loadFaults(pc *tracer.ProbeContext, id uint16) error {
 	}
 	h.open = append(h.open, closer(stop))
 	return nil
-}
-
-// onEachCPU runs a program at events of perf's, until stop is called.
-func onEachCPU(p *ebpf.Program, attr unix.PerfEventAttr) (stop func(), err error) {
-	b, err := os.ReadFile("/sys/devices/system/cpu/online")
-	if err != nil {
-		return nil, err
-	}
-	cpus, err := parseCPUs(string(b))
-	if err != nil {
-		return nil, fmt.Errorf("read the list of CPUs: %w", err)
-	}
-	var fds []int
-	stop = func() {
-		for _, fd := range fds {
-			unix.Close(fd)
-		}
-	}
-	for _, cpu := range cpus {
-		fd, err := unix.PerfEventOpen(&attr, -1, cpu, -1, unix.PERF_FLAG_FD_CLOEXEC)
-		if errors.Is(err, unix.ENODEV) {
-			continue // went offline just now
-		}
-		if err == nil {
-			fds = append(fds, fd)
-			err = unix.IoctlSetInt(fd, unix.PERF_EVENT_IOC_SET_BPF, p.FD())
-		}
-		if err == nil {
-			err = unix.IoctlSetInt(fd, unix.PERF_EVENT_IOC_ENABLE, 0)
-		}
-		if err != nil {
-			stop()
-			return nil, fmt.Errorf("count on CPU %d: %w", cpu, err)
-		}
-	}
-	return stop, nil
 }
 
 // closer is a function that ends something.

@@ -3,9 +3,7 @@ package frames
 import (
 	"errors"
 	"fmt"
-	"os"
-	"strconv"
-	"strings"
+	"slices"
 	"sync"
 	"time"
 
@@ -13,10 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"huatuo/internal/kern/load"
+	"huatuo/internal/kern/sysfs"
 )
-
-// onlineCPUs is the kernel's list of them, as "0-3,6".
-const onlineCPUs = "/sys/devices/system/cpu/online"
 
 var errClosed = errors.New("the clocks are stopped")
 
@@ -79,13 +75,9 @@ func (c *clocks) stop() {
 // of CPUs that have gone: an event does not come back with its CPU. A CPU that
 // went and came back between two calls is not noticed.
 func (c *clocks) follow() error {
-	text, err := os.ReadFile(onlineCPUs)
+	cpus, err := sysfs.OnlineCPUs()
 	if err != nil {
-		return fmt.Errorf("find CPUs: %w", err)
-	}
-	cpus, err := parseCPUs(string(text))
-	if err != nil {
-		return fmt.Errorf("find CPUs: %w", err)
+		return err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -96,12 +88,12 @@ func (c *clocks) follow() error {
 		return nil
 	}
 	for cpu, fd := range c.events {
-		if !cpus[cpu] {
+		if !slices.Contains(cpus, cpu) {
 			unix.Close(fd)
 			delete(c.events, cpu)
 		}
 	}
-	for cpu := range cpus {
+	for _, cpu := range cpus {
 		if _, ok := c.events[cpu]; ok {
 			continue
 		}
@@ -164,27 +156,4 @@ func (c *clocks) close() {
 		c.prog.Close()
 		c.prog = nil
 	}
-}
-
-// parseCPUs reads a list as "0-3,6".
-func parseCPUs(s string) (map[int]bool, error) {
-	cpus := map[int]bool{}
-	for part := range strings.SplitSeq(strings.TrimSpace(s), ",") {
-		first, last, isRange := strings.Cut(part, "-")
-		if !isRange {
-			last = first
-		}
-		from, err := strconv.ParseUint(first, 10, 16)
-		if err != nil {
-			return nil, err
-		}
-		to, err := strconv.ParseUint(last, 10, 16)
-		if err != nil {
-			return nil, err
-		}
-		for n := from; n <= to; n++ {
-			cpus[int(n)] = true
-		}
-	}
-	return cpus, nil
 }

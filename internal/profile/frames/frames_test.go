@@ -85,25 +85,6 @@ func TestLoss(t *testing.T) {
 	}
 }
 
-func TestParseCPUs(t *testing.T) {
-	for text, want := range map[string][]int{"0\n": {0}, "0-3\n": {0, 1, 2, 3}, "0,2-3,9\n": {0, 2, 3, 9}} {
-		got, err := parseCPUs(text)
-		if err != nil || len(got) != len(want) {
-			t.Errorf("%q: %v, %v", text, got, err)
-		}
-		for _, cpu := range want {
-			if !got[cpu] {
-				t.Errorf("%q: %v has no %d", text, got, cpu)
-			}
-		}
-	}
-	for _, bad := range []string{"", "a", "0-", "1-x", "-1"} {
-		if got, err := parseCPUs(bad); err == nil {
-			t.Errorf("%q: %v", bad, got)
-		}
-	}
-}
-
 func TestCache(t *testing.T) {
 	now := time.Now()
 	c := newCache[int, string](2, time.Minute)
