@@ -2,10 +2,13 @@ package e2e
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -123,5 +126,50 @@ func TestProfilesOff(t *testing.T) {
 	}
 	if code, b := a.get("/api/v1/profiles/flame"); code != 503 || !strings.Contains(b, "profiles.enabled") {
 		t.Errorf("%d %s", code, b)
+	}
+}
+
+// TestProfilesNotRoot: an ordinary user is told once why there are no profiles,
+// and the rest of the agent works.
+func TestProfilesNotRoot(t *testing.T) {
+	needRoot(t)
+	const nobody = 65534
+	if err := os.Chmod(filepath.Dir(binary), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.MkdirTemp("", "huatuo-nobody-") // where he can get to
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(data) })
+	if err := os.Chown(data, nobody, nobody); err != nil {
+		t.Fatal(err)
+	}
+	addr := freePort(t)
+	log := &syncBuffer{}
+	c := exec.Command(binary, "--listen", addr, "--data", data)
+	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+	c.Stderr = log
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Process.Kill() })
+	a := &agent{t: t, url: "http://" + addr, log: log}
+	a.eventually(20*time.Second, "the reason why there are no profiles", func() error {
+		r, err := http.Get(a.url + "/api/v1/profiles/types")
+		if err != nil {
+			return err
+		}
+		defer r.Body.Close()
+		b, err := io.ReadAll(r.Body)
+		if err != nil || !strings.Contains(string(b), `"state":"unsupported"`) || !strings.Contains(string(b), "CAP_BPF") {
+			return fmt.Errorf("%.300s, %v", b, err)
+		}
+		return nil
+	})
+	c.Process.Signal(syscall.SIGTERM)
+	c.Wait()
+	if n := strings.Count(log.String(), "there are no profiles"); n != 1 || strings.Contains(log.String(), "no stacks are being taken") {
+		t.Errorf("the log tells it %d times:\n%s", n, log.String())
 	}
 }

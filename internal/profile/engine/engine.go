@@ -18,6 +18,7 @@ import (
 	"go.opentelemetry.io/ebpf-profiler/metrics"
 	"go.opentelemetry.io/ebpf-profiler/times"
 	"go.opentelemetry.io/ebpf-profiler/tracer"
+	"golang.org/x/sys/unix"
 
 	"huatuo/internal/profile"
 	"huatuo/internal/signal"
@@ -78,7 +79,9 @@ func Run(ctx context.Context, o Options) error {
 		return errors.New("a profiler runs in this process already")
 	}
 	defer running.Store(false)
-	if err := allowMemlock(); err != nil {
+	if err := allowMemlock(); errors.Is(err, unix.EPERM) { // and it will not be allowed later
+		return fmt.Errorf("lift the limit of locked memory: %w: %w: run with LimitMEMLOCK=infinity or CAP_SYS_RESOURCE", errors.ErrUnsupported, err)
+	} else if err != nil {
 		return fmt.Errorf("lift the limit of locked memory: %w: run with LimitMEMLOCK=infinity or CAP_SYS_RESOURCE", err)
 	}
 	proflog.SetLogger(*slog.New(quieter{o.Log.Handler()}))
