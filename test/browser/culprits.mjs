@@ -2,7 +2,7 @@
 
 // Who ran while whom waited for a CPU: the matrix, the list that a phone shows
 // instead, and the two sides on a workload's page.
-import { assert } from "./assert.mjs";
+import { assert, until } from "./assert.mjs";
 
 const DESK = { viewport: { width: 1440, height: 900 } };
 const query = (page) => page.evaluate(() => Object.fromEntries(new URLSearchParams(location.hash.split("?")[1] ?? "")));
@@ -42,17 +42,16 @@ export const culprits = [
       await shot("matrix-1440");
 
       await page.click(`.matrix th[data-culprit="${first}"] button`);
-      assert((await query(page)).waits === first, "the order is not in the address");
-      assert(await page.getAttribute(`.matrix th[data-culprit="${first}"]`, "aria-sort") === "descending", "the order is not told");
+      await until(() => query(page), (q) => q.waits === first, "the order is not in the address");
+      await until(() => page.getAttribute(`.matrix th[data-culprit="${first}"]`, "aria-sort"), (a) => a === "descending", "the order is not told");
       const at = cols.indexOf(first);
       const top = await page.locator(".matrix tbody tr").first().locator("td").nth(at - 1).textContent();
       assert(/\d/.test(top), `the first row by ${first} has no value there`);
       await page.click('.matrix th[data-culprit="name"] button');
-      const names = await page.locator(".matrix tbody th").allTextContents();
-      assert(names.length > 0 && await page.getAttribute('.matrix th[data-culprit="name"]', "aria-sort") === "ascending", "not by name");
+      await until(() => page.getAttribute('.matrix th[data-culprit="name"]', "aria-sort"), (a) => a === "ascending", "not by name");
+      assert(await page.locator(".matrix tbody th").count() > 0, "no row is left");
       await page.click('.matrix th[data-culprit=""] button');
-      const q = await query(page);
-      assert(q.waits === undefined && q.wdir === undefined, `the usual order is ${JSON.stringify(q)}`);
+      await until(() => query(page), (q) => q.waits === undefined && q.wdir === undefined, (q) => `the usual order is ${JSON.stringify(q)}`);
       await fits(page);
     },
   },
@@ -64,8 +63,7 @@ export const culprits = [
       await page.waitForSelector(".culprits .ranked tbody tr");
       await page.locator(".culprits .ranked tbody tr").first().scrollIntoViewIfNeeded();
       assert(!await page.locator(".matrix").isVisible(), "the matrix is shown on a phone");
-      const shown = await page.locator(".culprits .ranked tbody tr").count();
-      assert(shown === Math.min(15, shown) && shown >= Math.min(15, list.length) - 3, `${shown} pairs of ${list.length}`);
+      await until(() => page.locator(".culprits .ranked tbody tr").count(), (n) => n <= 15 && n >= Math.min(15, list.length) - 3, (n) => `${n} pairs of ${list.length}`);
       assert((await page.textContent(".culprits .ranked tbody tr")).includes("%"), "no share");
       await fits(page);
       await shot("matrix-390");

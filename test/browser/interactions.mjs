@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // What a person does with the pages.
-import { assert } from "./assert.mjs";
+import { assert, until } from "./assert.mjs";
 
 const query = (page) => page.evaluate(() => Object.fromEntries(new URLSearchParams(location.hash.split("?")[1] ?? "")));
 const background = (page) => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
@@ -66,13 +66,13 @@ export const interactions = [
       await page.click(".theme");
       assert(await background(page) === light, "the first step is light, which it was");
       await page.click(".theme");
+      await until(() => background(page), (c) => c !== light, "dark looks like light");
       const dark = await background(page);
-      assert(dark !== light, "dark looks like light");
       await page.waitForSelector(".panel .legend .num");
       await shot("metrics-dark");
       await page.reload();
       await page.waitForSelector(".panel canvas");
-      assert(await background(page) === dark, "the choice is forgotten");
+      await until(() => background(page), (c) => c === dark, "the choice is forgotten");
     },
   },
   {
@@ -85,12 +85,12 @@ export const interactions = [
       const q = await query(page);
       const span = (Date.parse(q.to) - Date.parse(q.from)) / 1000;
       assert(span > 60 && span < 90, `a quarter of 5 min is ${span} s`);
-      assert(!(await page.textContent(".range-btn")).includes("Last"), "the picker still says that the range moves");
+      await until(() => page.textContent(".range-btn"), (x) => !x.includes("Last"), "the picker still says that the range moves");
       await page.waitForFunction(() => /\d/.test(document.querySelector("main .legend .num")?.textContent ?? ""));
       await shot("zoomed");
       await page.locator("main .u-over").dblclick();
       await page.waitForFunction(() => !location.hash.includes("from="));
-      assert((await query(page)).last === "5m", "the range before the zoom is lost");
+      await until(() => query(page), (q) => q.last === "5m", "the range before the zoom is lost");
     },
   },
   {
@@ -99,11 +99,11 @@ export const interactions = [
       await open("#/events");
       await page.click(".range-btn");
       await page.click('.presets >> text="1 h"');
-      assert((await query(page)).last === "1h", "preset");
+      await until(() => query(page), (q) => q.last === "1h", "preset");
       await page.click(".range-btn");
       await page.fill('.sheet input[placeholder]', "90m");
       await page.keyboard.press("Enter");
-      assert((await query(page)).last === "1h30m", "typed");
+      await until(() => query(page), (q) => q.last === "1h30m", "typed");
       await page.click(".range-btn");
       await page.keyboard.press("Escape");
       await page.waitForSelector(".sheet", { state: "detached" });
@@ -117,7 +117,7 @@ export const interactions = [
       const all = await page.locator(".panel").count();
       await page.fill(".search input", "load average");
       await page.waitForFunction((n) => document.querySelectorAll(".panel").length < n, all);
-      assert((await query(page)).q === "load average", "the search is not in the URL");
+      await until(() => query(page), (q) => q.q === "load average", "the search is not in the URL");
       await page.fill(".search input", "no such metric");
       await page.waitForSelector('.notice >> text="No metric matches."');
     },
@@ -130,12 +130,11 @@ export const interactions = [
       await page.click(".workloads tbody a");
       await page.locator(".panel").first().scrollIntoViewIfNeeded(); // charts are asked for when they come near
       await page.waitForSelector(".panel .legend .num");
-      assert(await page.textContent(".work-head h2") === name, "another workload");
+      await until(() => page.textContent(".work-head h2"), (x) => x === name, (x) => `${x} is another workload than ${name}`);
       assert((await query(page)).last === "1h", "the range is lost");
       await page.click('.work-head .actions >> text="All its events"');
       await page.waitForFunction(() => location.hash.startsWith("#/events?"));
-      const q = await query(page);
-      assert(q.container || q.unit, `filters: ${JSON.stringify(q)}`);
+      await until(() => query(page), (q) => q.container || q.unit, (q) => `filters: ${JSON.stringify(q)}`);
     },
   },
   {
@@ -145,7 +144,7 @@ export const interactions = [
       await page.waitForSelector(".worktable tbody tr");
       await page.click('th[data-col="wait"] button');
       await page.waitForFunction(() => document.querySelector('th[data-col="wait"]').getAttribute("aria-sort") === "descending");
-      assert((await query(page)).sort === "wait", "the order is not in the URL");
+      await until(() => query(page), (q) => q.sort === "wait", "the order is not in the URL");
       const waits = async () => (await page.locator('td[data-col="wait"]').allTextContents()).map(seconds).filter((v) => v !== null);
       const ordered = (l, sign) => l.every((v, i) => i === 0 || sign * (v - l[i - 1]) >= 0);
       const down = await waits();
@@ -169,7 +168,7 @@ export const interactions = [
       const some = await page.locator("[data-workload]").last().getAttribute("data-workload");
       await page.fill(".filters .search input", some);
       await page.waitForFunction((n) => [...document.querySelectorAll("[data-workload]")].every((e) => e.dataset.workload.includes(n)), some);
-      assert((await query(page)).q === some, "the search is not in the URL");
+      await until(() => query(page), (q) => q.q === some, "the search is not in the URL");
       await page.fill(".filters .search input", "no such workload");
       await page.waitForSelector('.notice >> text="No workload passes the filters."');
       await page.fill(".filters .search input", "");
@@ -196,7 +195,7 @@ export const interactions = [
       const name = await first.getAttribute("data-workload");
       await first.locator("a").click();
       await page.waitForFunction((n) => document.querySelector(".work-head h2")?.textContent === n, name);
-      assert((await page.title()).startsWith(name), `title: ${await page.title()}`);
+      await until(() => page.title(), (x) => x.startsWith(name), (x) => `title: ${x}`);
       await page.click('.chips .chip:has-text("Scheduling")');
       await page.waitForFunction(() => document.querySelectorAll("h2.area").length === 1);
       await page.click(".back");
@@ -217,7 +216,7 @@ export const interactions = [
       assert((await page.textContent('[data-workload="prod/web-0"] [data-col="memory_share"]')).trim() === "50%", "not the fullest container");
       await page.click('[data-workload="prod/web-0"] a');
       await page.waitForSelector('[data-workload="prod/web-0/web"]');
-      assert((await page.textContent(".work-head h2")) === "prod/web-0", "not the pod's page");
+      await until(() => page.textContent(".work-head h2"), (x) => x === "prod/web-0", "not the pod's page");
       await shot("pod");
       await page.click('[data-workload="prod/web-0/web"] a');
       await page.waitForSelector('.work-head .actions >> text="Its pod"');
@@ -238,8 +237,7 @@ export const interactions = [
       await page.waitForSelector('.notice >> text="No event passes the filters."');
       await page.click('text="Clear filters"');
       await page.waitForSelector(".events tbody tr");
-      const before = await query(page);
-      assert(before.kind === undefined && before.q === undefined, "filters are left");
+      await until(() => query(page), (q) => q.kind === undefined && q.q === undefined, "filters are left");
       const word = (await page.textContent(".events td.kind")).trim();
       await page.fill(".filters .search input", word);
       await page.waitForFunction((w) => location.hash.includes(`q=${w}`), word);
@@ -260,7 +258,7 @@ export const interactions = [
       await page.waitForSelector(".events tbody tr");
       await page.click(".filters .live");
       await page.waitForSelector(".live.open");
-      assert((await query(page)).live === "1", "live is not in the URL");
+      await until(() => query(page), (q) => q.live === "1", "live is not in the URL");
       await page.click(".filters .live");
       await page.waitForSelector(".live.off");
     },
@@ -298,7 +296,7 @@ export const interactions = [
       await open("#/metrics/huatuo_cpu_seconds_total?last=15m");
       await page.waitForSelector("main canvas");
       await page.keyboard.press("Tab");
-      assert(await page.evaluate(() => document.activeElement.className) === "skip", "the first stop is not the skip link");
+      await until(() => page.evaluate(() => document.activeElement.className), (c) => c === "skip", "the first stop is not the skip link");
       const outline = await page.evaluate(() => getComputedStyle(document.activeElement).outlineStyle);
       assert(outline !== "none", "the focus cannot be seen");
       await page.keyboard.press("Enter");

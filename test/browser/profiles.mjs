@@ -3,7 +3,7 @@
 // The Profiles page with stacks of this machine. The browser itself is being
 // profiled: it draws, so it uses CPU.
 import { readFile } from "node:fs/promises";
-import { assert } from "./assert.mjs";
+import { assert, until } from "./assert.mjs";
 
 const query = (page) => page.evaluate(() => Object.fromEntries(new URLSearchParams(location.hash.split("?")[1] ?? "")));
 
@@ -62,11 +62,11 @@ export const profiles = [
       await shot("profiles-desktop");
       await page.click('[role=group] .chip:text-is("Functions")');
       await page.waitForSelector(`tr[data-fn="${b.fn}"]`);
-      assert((await query(page)).view === "table", "the view is not in the address");
+      await until(() => query(page), (q) => q.view === "table", "the view is not in the address");
 
       await page.fill('.profiles input[type="search"]', `^${b.fn}$`);
       await page.waitForFunction((want) => [...document.querySelectorAll(".functions tbody tr")].every((r) => r.dataset.fn === want), b.fn);
-      assert(/[1-9]/.test(await page.textContent(".matching")), "the share of what matches is not told");
+      await until(() => page.textContent(".matching"), (x) => /[1-9]/.test(x), "the share of what matches is not told");
       await page.fill('.profiles input[type="search"]', "(");
       await page.waitForSelector('.reason:has-text("no regular expression")');
       await page.fill('.profiles input[type="search"]', "");
@@ -74,7 +74,7 @@ export const profiles = [
 
       await page.click(`tr[data-fn="${b.fn}"] a`);
       await page.waitForSelector(".sandwich .chosen");
-      assert((await page.textContent(".sandwich .chosen code")) === b.fn, "the sandwich is of something else");
+      await until(() => page.textContent(".sandwich .chosen code"), (x) => x === b.fn, "the sandwich is of something else");
       await drawn(page, ".sandwich .flame canvas");
       await shot("profiles-sandwich");
 
@@ -83,7 +83,7 @@ export const profiles = [
       const box = await page.locator(".flame-box").boundingBox();
       await page.mouse.click(box.x + 20, box.y + 18 * 1.5);
       await page.waitForSelector(".profiles .chosen code");
-      assert((await query(page)).focus !== undefined, "a click does not focus");
+      await until(() => query(page), (q) => q.focus !== undefined, "a click does not focus");
       await page.focus(".flame-box");
       await page.keyboard.press("ArrowDown");
       await page.waitForFunction(() => document.querySelector(".flame .sr").textContent.length > 3);

@@ -59,8 +59,8 @@ async function main() {
   };
   let passed = 0;
   const failed = [];
-  const check = async (name, view, options, body) => {
-    if (!name.includes(args.only)) return;
+  const late = [];
+  const once = async (name, view, options, body) => {
     const context = await browser.newContext({ locale: "en-US", acceptDownloads: true, ...VIEWS[view], ...options.context });
     const page = await context.newPage();
     page.setDefaultTimeout(15000);
@@ -69,14 +69,26 @@ async function main() {
     try {
       await body({ page, get, shot, base: args.url, open: (hash, search = "") => page.goto(`${args.url}/${search}${hash}`) });
       assert(bad.length === 0, bad.join("\n    "));
-      passed++;
-      console.log(`ok    ${name}`);
+      return true;
     } catch (e) {
-      failed.push(name);
       console.log(`FAIL  ${name}\n    ${e.message}`);
       await shot(`failed-${name.replace(/\W+/g, "-")}`).catch(() => {});
+      return false;
+    } finally {
+      await context.close();
     }
-    await context.close();
+  };
+  // The data of a live host move below a check's feet: what fails is tried once more, and named.
+  const check = async (name, view, options, body) => {
+    if (!name.includes(args.only)) return;
+    if (await once(name, view, options, body)) {
+      passed++;
+      console.log(`ok    ${name}`);
+    } else if (await once(name, view, options, body)) {
+      passed++;
+      late.push(name);
+      console.log(`ok    ${name}, when it was tried again`);
+    } else failed.push(name);
   };
   try {
     for (const view of Object.keys(VIEWS)) {
@@ -86,7 +98,7 @@ async function main() {
   } finally {
     await browser.close();
   }
-  console.log(`${passed} passed, ${failed.length} failed`);
+  console.log(`${passed} passed, ${failed.length} failed, ${late.length} passed in their second try: ${late.join("; ") || "none"}`);
   process.exitCode = failed.length > 0 || passed === 0 ? 1 : 0;
 }
 
