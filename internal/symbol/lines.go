@@ -34,13 +34,14 @@ type lineKey struct {
 }
 
 const (
-	// Reading may take a 200th of a core and, above that, the time of spendAtOnce:
+	// Reading may take a 500th of a core and, above that, the time of spendAtOnce:
 	// what a busy node runs is read in it, at first sight. A cache that is too small
 	// for what is in use costs no more than that either. The same share holds for
 	// the opening of one file: libc's debug symbols take 0.3 s to unpack, and have
-	// 2,000 units that come into use one by one.
-	spendShare  = 200
-	spendAtOnce = 10 * time.Second
+	// 2,000 units that come into use one by one. A host that compiles all day shows
+	// new files all day: a profiler must not read debug information beside that.
+	spendShare  = 500
+	spendAtOnce = 5 * time.Second
 	// maxReopen bounds the files that are remembered for that.
 	maxReopen = 4096
 )
