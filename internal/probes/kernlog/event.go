@@ -62,6 +62,9 @@ type WorkqueueLockup struct {
 	Report
 	Stuck float64  `json:"stuck_seconds" unit:"seconds" help:"for how long the pool has not begun a work item"`
 	Pools []string `json:"pools" help:"pools of workers that are stuck, as the kernel describes them"`
+	// Of all workqueues that have something to do, not of the stuck pools alone.
+	Pending []string `json:"pending,omitempty" help:"work that is not begun, as workqueue: function"`
+	Running []string `json:"running,omitempty" help:"work that a worker has begun and not ended, likewise"`
 }
 
 // KernelWarning is the body of a kernel_warning event.
@@ -121,7 +124,7 @@ func (r *report) record() *signal.Record {
 	case rcuStall:
 		rec.Body = &RCUStall{Report: b, Flavour: r.flavour, Detected: r.detected, Waited: r.seconds, CPUs: r.cpus, Tasks: r.tasks, Starved: r.starved}
 	case workqueueLockup:
-		rec.Body = &WorkqueueLockup{b, r.seconds, r.pools}
+		rec.Body = &WorkqueueLockup{b, r.seconds, r.pools, r.pending, r.running}
 	case kernelWarning:
 		rec.Body = &KernelWarning{b}
 	default:

@@ -24,7 +24,6 @@ func TestExamples(t *testing.T) {
 		{kernelWarning, recorded(t, "testdata/6.1-amd64.kmsg"), guest},
 		{kernelBug, recorded(t, "testdata/6.1-amd64.kmsg"), guest},
 		{hardLockup, lines(textOf(t, hardLockup)), format},
-		{workqueueLockup, lines(textOf(t, workqueueLockup)), format},
 	} {
 		kept := false
 		for _, r := range parse(x.records) {

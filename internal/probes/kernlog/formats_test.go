@@ -87,7 +87,10 @@ BUG: workqueue lockup - pool cpus=4 node=0 flags=0x0 nice=0 stuck for 31s!
 Showing busy workqueues and worker pools:
 workqueue events: flags=0x0
   pwq 5: cpus=2 node=0 flags=0x0 nice=-20 active=2/256
-    pending: journal_write_done [somefs]
+    in-flight: 55:loop_fn, 56(RESCUER):other_fn
+    pending: journal_write_done [somefs], 2*journal_write_done
+workqueue mm_percpu_wq: flags=0x8
+    pending: refresh_vm_stats BAR(4711), refresh_vm_stats
 Showing backtraces of running workers in stalled CPU-bound worker pools:
 pool 2:
 task:kworker/2:1     state:R  running task     stack:0     pid:55    tgid:55    ppid:2      flags:0x00004000
@@ -95,8 +98,10 @@ Call Trace:
  <TASK>
  loop+0x5/0x9
 `, workqueueLockup, "", "workqueue workers were stuck for 58 s: cpus=2 node=0 flags=0x0 nice=-20, cpus=4 node=0 flags=0x0 nice=0", -1, 0, "", "",
-		func(b *Report, _ *signal.Record) bool {
-			return len(b.Backtraces) == 1 && b.Backtraces[0].PID == 55 && len(b.Text) == 12
+		func(b *Report, r *signal.Record) bool {
+			w := r.Body.(*WorkqueueLockup)
+			return len(b.Backtraces) == 1 && b.Backtraces[0].PID == 55 && len(b.Text) == 15 &&
+				slices.Equal(w.Pending, []string{"events: journal_write_done", "mm_percpu_wq: refresh_vm_stats"}) && slices.Equal(w.Running, []string{"events: loop_fn", "events: other_fn"})
 		}},
 	{"WARN 4.18, text after the head", `
 ------------[ cut here ]------------

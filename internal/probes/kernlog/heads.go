@@ -51,9 +51,7 @@ var heads = []head{
 	{kind{what: "hard_lockup", schema: hardLockup}, regexp.MustCompile(`^(?:(?:NMI )?watchdog: )?(?:CPU\d+: )?Watchdog detected hard LOCKUP on cpu (\d+)`), func(r *report, m []string) { r.cpu = atoi(m[1]) }},
 	{kind{what: "rcu_stall", schema: rcuStall}, regexp.MustCompile(`^(?:rcu: )?INFO: (rcu\w*) (self-detected stall on CPU|detected (?:expedited )?stalls on CPUs/tasks)(.*)`), takeRCU},
 	{kind{what: "workqueue_lockup", schema: workqueueLockup}, regexp.MustCompile(`^BUG: workqueue lockup - pool (.*) stuck for (\d+)s!`), func(r *report, m []string) {
-		if len(r.pools) < maxList {
-			r.pools = append(r.pools, clip(mask(strings.TrimSpace(m[1]))))
-		}
+		r.pools = once(r.pools, clip(mask(strings.TrimSpace(m[1])))) // told again while it lasts
 		r.seconds = max(r.seconds, float64(atoi(m[2])))
 	}},
 

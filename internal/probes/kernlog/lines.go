@@ -2,6 +2,7 @@ package kernlog
 
 import (
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -46,7 +47,7 @@ func frame(m []string) signal.Frame {
 // add looks at one line of an open report and tells whether it is a part of one.
 func (r *report) add(s string) bool {
 	switch {
-	case r.addStack(s), r.addWho(s), r.addStall(s):
+	case r.addStack(s), r.addWho(s), r.addStall(s), r.addWork(s):
 		r.explained = true
 		return true
 	case endOfTrace.MatchString(s):
@@ -222,6 +223,45 @@ func (r *report) addWho(s string) bool {
 		return true
 	}
 	return taintWords.MatchString(s)
+}
+
+var (
+	queueLine = regexp.MustCompile(`^workqueue (\S+): flags=`)
+	workLine  = regexp.MustCompile(`^    (pending|in-flight): (.+)$`)
+	workItem  = regexp.MustCompile(`^(?:\d+(?:\([^)]*\))?:)?(?:\d+\*)?([\w.]+)(?:$| )`) // show_pwq(), pr_cont_work(): worker, how often, function, module; BAR(pid) is who waits
+)
+
+// addWork looks for what a workqueue tells of the work that it has.
+func (r *report) addWork(s string) bool {
+	if r.is.schema != workqueueLockup {
+		return false
+	}
+	if m := queueLine.FindStringSubmatch(s); m != nil {
+		r.queue = clip(mask(m[1]))
+		return true
+	}
+	m := workLine.FindStringSubmatch(s)
+	if m == nil {
+		return false
+	}
+	to := &r.pending
+	if m[1] == "in-flight" {
+		to = &r.running
+	}
+	for item := range strings.SplitSeq(m[2], ",") {
+		if f := workItem.FindStringSubmatch(strings.TrimSpace(item)); f != nil {
+			*to = once(*to, r.queue+": "+clip(mask(f[1])))
+		}
+	}
+	return true
+}
+
+// once adds s to a list that does not have it and is not full.
+func once(list []string, s string) []string {
+	if len(list) >= maxList || slices.Contains(list, s) {
+		return list
+	}
+	return append(list, s)
 }
 
 // addStall looks for what RCU tells.

@@ -60,6 +60,9 @@ type report struct {
 	tasks     []uint32
 	starved   bool
 	pools     []string
+	queue     string   // whose work the next lines tell
+	pending   []string // work that is not begun, "queue: function"
+	running   []string
 	tick      time.Duration // a jiffy
 	sections  []*section
 	explained bool // no further lines of reason
