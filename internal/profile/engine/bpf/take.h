@@ -216,11 +216,58 @@ static EBPF_INLINE void take(void *ctx, u32 kind, u64 value)
 		send(ctx, c, kind, now, value * every, value * every);
 }
 
-/*
- * Whether to keep something of a size, when it is kept with the chance
- * size/unit: what is worth the greater of both is then right on average.
- */
-static EBPF_INLINE bool is_drawn(u64 size, u64 unit)
+/* A number in half of a stack's value: 26 bits, and in 6 more by how much they were shifted. */
+static EBPF_INLINE u64 half(u64 v)
 {
-	return size >= unit || (u32)bpf_get_prandom_u32() < (size << 32) / unit;
+	u64 shift = 0;
+
+#pragma unroll
+	for (u32 by = 32; by; by >>= 1) {
+		if (v >> (25 + by)) {
+			v >>= by;
+			shift += by;
+		}
+	}
+	return shift << 26 | v;
+}
+
+/* The same for what has a value of two types. */
+static EBPF_INLINE void take_both(void *ctx, u32 kind, u64 value, u64 other)
+{
+	struct cpu *c = this_cpu();
+	u64 now = bpf_ktime_get_ns();
+	u32 every;
+
+	if (!c)
+		return;
+	every = admit(c, kind, now, value);
+	if (every)
+		send(ctx, c, kind, now, half(value * every) << 32 | half(other * every), value * every);
+}
+
+/* Chances are in parts of this. */
+#define SURE (1ULL << 32)
+
+/*
+ * The chance that something of a size is kept: what is worth the greater of size
+ * and unit is then right on average.
+ */
+static EBPF_INLINE u64 chance_of(u64 size, u64 unit) { return size >= unit ? SURE : (size << 32) / unit; }
+
+static EBPF_INLINE bool happens(u64 chance) { return (u32)bpf_get_prandom_u32() < chance; }
+
+/* How many things one stands for that both chances let pass, in parts of ONE. */
+#define ONE 1024
+#define MOST_THINGS (1ULL << 36) /* so that they can be multiplied with bytes */
+static EBPF_INLINE u64 stands_for(u64 chance, u64 other)
+{
+	u64 n;
+
+	if (!chance || !other)
+		return 0; /* it has not happened */
+	n = ONE * SURE / chance;
+	if (n >= SURE)
+		n = SURE - 1; /* a wait of a microsecond where four seconds are always kept */
+	n = (n << 32) / other;
+	return n < MOST_THINGS ? n : MOST_THINGS;
 }
