@@ -280,16 +280,6 @@ static EBPF_INLINE u64 moved(struct task_struct *t, struct wait *w)
 	return bytes < MAX_RW_COUNT ? bytes : MAX_RW_COUNT;
 }
 
-/*
- * The chance that a wait is not taken for one for a CPU: a thread that was woken
- * waited for that, too. One stack stands for both, by lot: in the end each gets
- * what it is due.
- */
-static EBPF_INLINE u64 chance_asleep(u64 ns, u64 delay)
-{
-	return delay >= ns ? 0 : SURE - (delay << 20) / ((ns >> 12) + 1);
-}
-
 /* What a wait of a kind is worth in the other type of that, for all that it stands for. */
 static EBPF_INLINE u64 other_of(u32 kind, u64 n, u64 bytes)
 {
@@ -299,7 +289,7 @@ static EBPF_INLINE u64 other_of(u32 kind, u64 n, u64 bytes)
 		return n;
 	case BLOCKED_FILE:
 	case IO_FILE:
-		return (bytes / ONE) * n + (bytes % ONE) * n / ONE;
+		return times(bytes, n);
 	}
 	return 0;
 }
