@@ -32,7 +32,7 @@ func graph() *signal.FlameGraph {
 func encode(t *testing.T, format string) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	if err := Encode(&b, graph(), format); err != nil {
+	if err := Encode(&b, format, graph()); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
@@ -112,7 +112,7 @@ func TestTop(t *testing.T) {
 }
 
 func TestUnknownFormat(t *testing.T) {
-	if err := Encode(io.Discard, graph(), "gif"); err == nil || !strings.Contains(err.Error(), "pprof, folded") {
+	if err := Encode(io.Discard, "gif", graph()); err == nil || !strings.Contains(err.Error(), "pprof, folded") {
 		t.Error(err)
 	}
 }

@@ -120,6 +120,16 @@ func Beside(t *signal.ProfileType) *signal.ProfileType {
 	return nil
 }
 
+// BesideOf returns the type that another is beside; nil: it is beside none.
+func BesideOf(t *signal.ProfileType) *signal.ProfileType {
+	for _, of := range Types() {
+		if Beside(of) == t {
+			return of
+		}
+	}
+	return nil
+}
+
 // ByName returns the type of that name, nil when there is none.
 func ByName(name string) *signal.ProfileType {
 	for _, t := range Types() {

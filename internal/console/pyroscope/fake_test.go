@@ -102,7 +102,7 @@ func (f *fake) Series(ctx context.Context, q signal.ProfileQuery, by []string) (
 }
 
 func (f *fake) Encode(w io.Writer, g *signal.FlameGraph, format string) error {
-	return profile.Encode(w, g, format)
+	return profile.Encode(w, format, g)
 }
 
 // add keeps a sample so many seconds after the epoch.

@@ -89,9 +89,9 @@ func moveBytes() error {
 		move func(i int) (int, error)
 	}{
 		{"written", 120, func(i int) (int, error) { return writeThrough(device, buffer[:4096<<(i%5)], int64(i)*8192) }},
-		{"read", 60, func(i int) (int, error) { return readThrough(device, buffer[:4096<<(i%4)], int64(i)*8192) }},
-		{"long", 16, func(i int) (int, error) { return readLong(file, buffer, int64(i)*diskSize/16) }}, // the last one ends early
-		{"parts", 40, func(i int) (int, error) { return writeParts(file, buffer, int64(i)*8192) }},
+		{"read", 120, func(i int) (int, error) { return readThrough(device, buffer[:4096<<(i%4)], int64(i)*8192) }},
+		{"long", 64, func(i int) (int, error) { return readLong(file, buffer, int64(i)*diskSize/64) }}, // the last ones end early
+		{"parts", 80, func(i int) (int, error) { return writeParts(file, buffer, int64(i)*8192) }},
 		{"synced", 10, func(int) (int, error) { return syncFile(file) }},
 	}
 	for _, w := range work {
