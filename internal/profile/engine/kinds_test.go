@@ -131,6 +131,7 @@ func TestJoins(t *testing.T) {
 	type out struct {
 		ID    uint32 // the sample's pid here
 		Value int64
+		Bytes int64
 	}
 	for name, c := range map[string]struct {
 		kind kind
@@ -140,13 +141,14 @@ func TestJoins(t *testing.T) {
 		want []out
 		left int // that still wait
 	}{
-		"request":              {blockRequest, []end{{1, 9_000_000, 3_000_000, 0}}, 0, false, []out{{1, 9_000_000}}, 0},
+		"request":              {blockRequest, []end{{1, 9_000_000, 3_000_000, 0}}, 0, false, []out{{1, 9_000_000, 0}}, 0},
+		"bytes of a request":   {blockRequest, []end{{1, 9_000_000, 3_000_000, 4096}}, 0, false, []out{{1, 9_000_000, 4096}}, 0},
 		"short request":        {blockRequest, []end{{1, 400_000, 400_000, 0}}, 0, false, nil, 0},
 		"request under way":    {blockRequest, nil, time.Minute, false, nil, 1},
 		"request without end":  {blockRequest, nil, time.Hour, false, nil, 0},
 		"young page":           {inUse, []end{{1, 4096, 0, 0}}, time.Second, false, nil, 1},
-		"page that stays":      {inUse, []end{{1, 4096, 0, 0}}, time.Minute, false, []out{{1, 4096}}, 0},
-		"page at the end":      {inUse, []end{{1, 4096, 0, 0}}, time.Second, true, []out{{1, 4096}}, 0},
+		"page that stays":      {inUse, []end{{1, 4096, 0, 0}}, time.Minute, false, []out{{1, 4096, 0}}, 0},
+		"page at the end":      {inUse, []end{{1, 4096, 0, 0}}, time.Second, true, []out{{1, 4096, 0}}, 0},
 		"page given back":      {inUse, []end{{1, 4096, 0, 0}, {1, 0, 0, 0}}, time.Minute, true, nil, 0},
 		"page of unknown size": {inUse, nil, time.Minute, true, nil, 0},
 		"of another":           {inUse, []end{{2, 4096, 0, 0}}, time.Second, true, nil, 1},
@@ -157,7 +159,7 @@ func TestJoins(t *testing.T) {
 		}
 		j.begin(c.kind, &signal.StackSample{Value: 1, PID: 1}, at)
 		var got []out
-		j.emit(after(c.age), c.last, func(_ kind, s *signal.StackSample, _ int64) { got = append(got, out{s.PID, s.Value}) })
+		j.emit(after(c.age), c.last, func(_ kind, s *signal.StackSample, bytes int64) { got = append(got, out{s.PID, s.Value, bytes}) })
 		if d := cmp.Diff(c.want, got); d != "" || len(j.begun) != c.left {
 			t.Errorf("%s: %d wait, want %d; samples: %s", name, len(j.begun), c.left, d)
 		}
