@@ -52,17 +52,24 @@ static EBPF_INLINE u64 chance_asleep(u64 ns, u64 delay)
 	return SURE - (delay >> 12 << 32) / ((ns >> 12) + 1); /* four seconds and more: the rest does not matter */
 }
 
+/* 1 for all but 0. It is no branch: the verifier of Linux 6.2 and before would look at all ways through many of them. */
+static EBPF_INLINE u64 is_any(u64 v)
+{
+	v |= -v;
+	asm volatile("/* the sign */" : "+r"(v));
+	return v >> 63;
+}
+
 /* A number in half of a stack's value: 26 bits, and in 6 more by how much they were shifted. */
 static EBPF_INLINE u64 half(u64 v)
 {
-	u64 shift = 0;
+	u64 shift = 0, by;
 
 #pragma unroll
-	for (u32 by = 32; by; by >>= 1) {
-		if (v >> (25 + by)) {
-			v >>= by;
-			shift += by;
-		}
+	for (int log2 = 5; log2 >= 0; log2--) {
+		by = is_any(v >> (25 + (1 << log2))) << log2;
+		v >>= by;
+		shift += by;
 	}
 	return shift << 26 | v;
 }
