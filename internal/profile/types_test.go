@@ -9,7 +9,7 @@ import (
 // TestTypes: names and units are of the kinds that readers expect, and a type
 // stands with the one that it is beside, named after it.
 func TestTypes(t *testing.T) {
-	name := regexp.MustCompile(`^[a-z]+(\.[a-z]+)*$`)
+	name := regexp.MustCompile(`^[a-z]+(\.[a-z_]+)*$`)
 	seen := map[string]bool{}
 	for _, typ := range Types() {
 		if !name.MatchString(typ.Name) || seen[typ.Name] || typ.Help == "" || typ.Read == "" {
