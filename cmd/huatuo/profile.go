@@ -59,6 +59,9 @@ func (r *profileRun) choose(args, words []string, all []*sig.ProfileType) error 
 	for _, t := range all {
 		if t.Name == args[0] {
 			r.types = []*sig.ProfileType{t}
+			if b := profile.Beside(t); b != nil && slices.Contains(all, b) {
+				r.types = append(r.types, b)
+			}
 		}
 	}
 	if r.types == nil {
@@ -74,7 +77,7 @@ func (c *cli) profileCmd() *cobra.Command {
 	var list strings.Builder
 	for _, t := range all {
 		words = append(words, t.Name)
-		fmt.Fprintf(&list, "  %-16s %s\n", t.Name, t.Help)
+		fmt.Fprintf(&list, "  %-23s %s\n", t.Name, t.Help)
 	}
 	cmd := &cobra.Command{
 		Use:   "profile TYPE",
@@ -84,7 +87,9 @@ print the functions that take most of the time, or wait longest, or use most mem
 
 ` + list.String() + `
 A word before the dot takes all types of that family beside each other, but for
-offcpu.idle: offcpu, lock, io, mem.
+offcpu.idle: offcpu, lock, io, mem. Waits for locks come with how many there were,
+those for files and disks with the bytes: in files of pprof and speedscope, and in
+a column of the table.
 
 With -o the stacks are written to a file for other tools; its name tells the format:
 .pb.gz or .pprof for go tool pprof, .folded or .txt, .speedscope.json, .svg for a
@@ -164,21 +169,21 @@ func (c *cli) profile(cmd *cobra.Command, r *profileRun) error {
 	defer stop()
 	bar := progress{out: c.err, total: r.duration}
 	fmt.Fprintln(c.err, "huatuo: preparing")
-	g, err := e.Record(ctx, app.RecordOptions{Name: r.name, Types: r.types, Hertz: r.hertz, For: r.duration, Match: r.matches, Ready: bar.begin, Tick: bar.tick})
+	graphs, err := e.Record(ctx, app.RecordOptions{Name: r.name, Types: r.types, Hertz: r.hertz, For: r.duration, Match: r.matches, Ready: bar.begin, Tick: bar.tick})
 	bar.end()
 	if err != nil {
 		return err
 	}
-	if g.Samples == 0 {
+	if graphs[0].Samples == 0 {
 		return errors.New("no samples: nothing that was asked for happened meanwhile")
 	}
 	if format != "" {
-		if err := writeTo(r.output, c.out, func(w io.Writer) error { return profile.Encode(w, g, format) }); err != nil {
+		if err := writeTo(r.output, c.out, func(w io.Writer) error { return profile.Encode(w, format, graphs...) }); err != nil {
 			return err
 		}
 	}
 	if r.output != "-" {
-		c.printTop(g)
+		c.printTop(graphs)
 	}
 	return nil
 }
@@ -199,28 +204,50 @@ func writeTo(file string, stdout io.Writer, write func(io.Writer) error) error {
 	return f.Close()
 }
 
-// printTop prints the functions that take most.
-func (c *cli) printTop(g *sig.FlameGraph) {
-	fmt.Fprintf(c.out, "%s: %s in %v, %d samples\n\n", g.Type, profile.Amount(g.Total, g.Unit), g.To.Sub(g.From).Round(100*time.Millisecond), g.Samples)
-	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "SELF\t\tTOTAL\t\t  FUNCTION")
-	table := g
-	if g.Type != profile.CPU.Name { // all waits end in the kernel's scheduler
-		table = profile.Userland(g)
+// printTop prints the functions that take most of the first graph, with what they
+// have of the others.
+func (c *cli) printTop(graphs []*sig.FlameGraph) {
+	g := graphs[0]
+	head, sums, others := "SELF\t\tTOTAL\t\t", profile.Amount(g.Total, g.Unit), make([]map[profile.Row]int64, len(graphs))
+	for i, o := range graphs[1:] {
+		word := strings.TrimPrefix(o.Type, g.Type+".")
+		head += strings.ToUpper(word) + "\t"
+		sums += ", " + profile.Amount(o.Total, o.Unit)
+		if o.Unit == "count" {
+			sums += " " + word
+		}
+		others[i] = map[profile.Row]int64{}
+		for _, r := range profile.Top(shown(o)) {
+			others[i][profile.Row{Function: r.Function, Module: r.Module}] = r.Total
+		}
 	}
-	rows := profile.Top(table)
+	fmt.Fprintf(c.out, "%s: %s in %v, %d samples\n\n", g.Type, sums, g.To.Sub(g.From).Round(100*time.Millisecond), g.Samples)
+	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', tabwriter.AlignRight)
+	fmt.Fprintln(w, head+"  FUNCTION")
+	rows := profile.Top(shown(g))
 	for _, r := range rows[:min(topRows, len(rows))] {
 		where := path.Base(r.Module)
 		if r.Module == "" {
 			where = "kernel"
 		}
-		fmt.Fprintf(w, "%s\t%.1f%%\t%s\t%.1f%%\t  %s (%s)\n", profile.Amount(r.Self, g.Unit), share(r.Self, g.Total),
-			profile.Amount(r.Total, g.Unit), share(r.Total, g.Total), printable(r.Function), printable(where))
+		fmt.Fprintf(w, "%s\t%.1f%%\t%s\t%.1f%%\t", profile.Amount(r.Self, g.Unit), share(r.Self, g.Total), profile.Amount(r.Total, g.Unit), share(r.Total, g.Total))
+		for i, o := range graphs[1:] {
+			fmt.Fprintf(w, "%s\t", profile.Amount(others[i][profile.Row{Function: r.Function, Module: r.Module}], o.Unit))
+		}
+		fmt.Fprintf(w, "  %s (%s)\n", printable(r.Function), printable(where))
 	}
 	w.Flush()
 	if len(rows) > topRows {
 		fmt.Fprintf(c.out, "\n%d more functions; -o FILE keeps all stacks\n", len(rows)-topRows)
 	}
+}
+
+// shown is a graph without what the kernel does: all waits end in its scheduler.
+func shown(g *sig.FlameGraph) *sig.FlameGraph {
+	if g.Type == profile.CPU.Name {
+		return g
+	}
+	return profile.Userland(g)
 }
 
 func share(part, whole int64) float64 { return 100 * float64(part) / float64(max(whole, 1)) }

@@ -65,7 +65,7 @@ func (v profileView) Diff(ctx context.Context, before, after signal.ProfileQuery
 
 // Encode writes a graph for other tools.
 func (v profileView) Encode(w io.Writer, g *signal.FlameGraph, format string) error {
-	return profile.Encode(w, g, format)
+	return profile.Encode(w, format, g)
 }
 
 // Metrics of profiles; absent when they are off.

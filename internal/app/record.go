@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -30,10 +31,10 @@ type RecordOptions struct {
 	Tick  func(samples int64)              // for each that is kept
 }
 
-// Record takes stacks for a while and returns them merged; several types stand
-// beside each other under their names. The engine's probes do not run. A type
+// Record takes stacks for a while and returns them merged, a graph for each unit;
+// several types stand beside each other under their names. The engine's probes do not run. A type
 // that this kernel cannot show is an error when it is the only one.
-func (e *Engine) Record(ctx context.Context, o RecordOptions) (*signal.FlameGraph, error) {
+func (e *Engine) Record(ctx context.Context, o RecordOptions) ([]*signal.FlameGraph, error) {
 	dir, err := os.MkdirTemp("", "huatuo-profile-")
 	if err != nil {
 		return nil, err
@@ -117,19 +118,38 @@ func missing(types []*signal.ProfileType, status []engine.TypeStatus) error {
 	return errors.Join(why...)
 }
 
-// merged is what was kept of some types.
-func merged(ctx context.Context, v profileView, o RecordOptions, begin, end time.Time) (*signal.FlameGraph, error) {
-	var graphs []*signal.FlameGraph
+// merged is what was kept of some types: a graph for each unit, the first of
+// which is that of the first type. Those of a unit that are empty are left out,
+// but for the first.
+func merged(ctx context.Context, v profileView, o RecordOptions, begin, end time.Time) ([]*signal.FlameGraph, error) {
+	var names []string
+	byName := map[string][]*signal.FlameGraph{}
 	for _, t := range o.Types {
 		g, err := v.Flame(ctx, signal.ProfileQuery{Type: t.Name, From: begin.Add(-time.Minute), To: end.Add(time.Minute)}, 0)
 		if err != nil {
 			return nil, err
 		}
 		g.From, g.To = begin, end
-		graphs = append(graphs, g)
+		name := o.Name
+		if of := profile.BesideOf(t); of != nil && slices.Contains(o.Types, of) { // its stacks are those of that type
+			name += strings.TrimPrefix(t.Name, of.Name)
+			g.Type = of.Name
+		}
+		if byName[name] == nil {
+			names = append(names, name)
+		}
+		byName[name] = append(byName[name], g)
 	}
-	if len(graphs) == 1 {
-		return graphs[0], nil
+	var out []*signal.FlameGraph
+	for i, name := range names {
+		g := byName[name][0]
+		if len(byName[name]) > 1 {
+			g = profile.Merge(name, byName[name]...)
+		}
+		g.Type = name
+		if i == 0 || g.Samples > 0 {
+			out = append(out, g)
+		}
 	}
-	return profile.Merge(o.Name, graphs...), nil
+	return out, nil
 }

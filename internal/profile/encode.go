@@ -2,13 +2,10 @@ package profile
 
 import (
 	"bufio"
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
-
-	"github.com/google/pprof/profile"
 
 	"huatuo/internal/signal"
 )
@@ -16,66 +13,27 @@ import (
 // Formats are those that Encode writes.
 func Formats() []string { return []string{"pprof", "folded", "speedscope", "svg"} }
 
-// Encode writes a graph in a format that other tools read: pprof (gzipped
-// profile.proto, for go tool pprof and Pyroscope), folded (Brendan Gregg's
-// stackcollapse lines), speedscope (its file format, "sampled"), or svg (a flame
-// graph to look at).
-func Encode(w io.Writer, g *signal.FlameGraph, format string) error {
+// Encode writes graphs of one recording, each of another unit, in a format that
+// other tools read: pprof (gzipped profile.proto, for go tool pprof and Pyroscope;
+// each graph is a sample type), speedscope (its file format, "sampled"; each is a
+// profile), folded (Brendan Gregg's stackcollapse lines) or svg (a flame graph to
+// look at), which have the first alone.
+func Encode(w io.Writer, format string, graphs ...*signal.FlameGraph) error {
 	switch format {
 	case "pprof":
-		return writePprof(w, g)
+		return writePprof(w, graphs)
 	case "folded":
-		return writeFolded(w, g)
+		return writeFolded(w, graphs[0])
 	case "speedscope":
-		return writeSpeedscope(w, g)
+		return writeSpeedscope(w, graphs)
 	case "svg":
-		return writeSVG(w, g)
+		return writeSVG(w, graphs[0])
 	}
 	return fmt.Errorf("no format %q: want one of %s", format, strings.Join(Formats(), ", "))
 }
 
 // Show is what a frame is called in a graph.
 func Show(f *signal.Frame) string { return f.Title() }
-
-func writePprof(w io.Writer, g *signal.FlameGraph) error {
-	p := &profile.Profile{
-		SampleType:    []*profile.ValueType{{Type: g.Type, Unit: g.Unit}},
-		TimeNanos:     g.From.UnixNano(),
-		DurationNanos: g.To.Sub(g.From).Nanoseconds(),
-	}
-	locations := make([]*profile.Location, len(g.Frames))
-	mappings := map[string]*profile.Mapping{}
-	for i := range g.Frames {
-		f := &g.Frames[i]
-		fn := &profile.Function{ID: uint64(i + 1), Name: Show(f), SystemName: f.Function, Filename: f.File}
-		p.Function = append(p.Function, fn)
-		m := mappings[f.Module]
-		if m == nil {
-			m = &profile.Mapping{ID: uint64(len(mappings) + 1), File: f.Module, HasFunctions: true, HasFilenames: true, HasLineNumbers: true}
-			if f.Module == "" {
-				m.File = "[kernel]"
-			}
-			mappings[f.Module] = m
-			p.Mapping = append(p.Mapping, m)
-		}
-		locations[i] = &profile.Location{ID: uint64(i + 1), Mapping: m, Line: []profile.Line{{Function: fn, Line: int64(f.Line)}}}
-	}
-	p.Location = locations
-	for i, n := range g.Nodes {
-		if n.Self == 0 {
-			continue
-		}
-		s := &profile.Sample{Value: []int64{n.Self}}
-		for j := i; j >= 0; j = g.Nodes[j].Parent {
-			s.Location = append(s.Location, locations[g.Nodes[j].Frame])
-		}
-		p.Sample = append(p.Sample, s)
-	}
-	if err := p.CheckValid(); err != nil {
-		return fmt.Errorf("BUG: pprof: %w", err)
-	}
-	return p.Write(w)
-}
 
 func writeFolded(w io.Writer, g *signal.FlameGraph) error {
 	out := bufio.NewWriter(w)
@@ -92,57 +50,6 @@ func writeFolded(w io.Writer, g *signal.FlameGraph) error {
 		fmt.Fprintf(out, "%s %d\n", strings.Join(path, ";"), n.Self)
 	}
 	return out.Flush()
-}
-
-// writeSpeedscope writes https://www.speedscope.app/file-format-schema.json.
-func writeSpeedscope(w io.Writer, g *signal.FlameGraph) error {
-	type frame struct {
-		Name string `json:"name"`
-		File string `json:"file,omitempty"`
-		Line int    `json:"line,omitempty"`
-	}
-	type sampled struct {
-		Type       string  `json:"type"`
-		Name       string  `json:"name"`
-		Unit       string  `json:"unit"`
-		StartValue int64   `json:"startValue"`
-		EndValue   int64   `json:"endValue"`
-		Samples    [][]int `json:"samples"`
-		Weights    []int64 `json:"weights"`
-	}
-	p := sampled{Type: "sampled", Name: g.Type, Unit: g.Unit, Samples: [][]int{}, Weights: []int64{}}
-	if p.Unit == "count" {
-		p.Unit = "none"
-	}
-	frames := make([]frame, len(g.Frames))
-	for i := range g.Frames {
-		f := &g.Frames[i]
-		frames[i] = frame{Show(f), f.File, f.Line}
-		if f.File == "" {
-			frames[i].File = f.Module
-		}
-	}
-	for i, n := range g.Nodes {
-		if n.Self == 0 {
-			continue
-		}
-		var path []int
-		for j := i; j >= 0; j = g.Nodes[j].Parent {
-			path = append(path, g.Nodes[j].Frame)
-		}
-		slices.Reverse(path)
-		p.Samples = append(p.Samples, path)
-		p.Weights = append(p.Weights, n.Self)
-		p.EndValue += n.Self
-	}
-	doc := map[string]any{
-		"$schema":  "https://www.speedscope.app/file-format-schema.json",
-		"name":     "huatuo " + g.Type,
-		"exporter": "huatuo",
-		"shared":   map[string]any{"frames": frames},
-		"profiles": []any{p},
-	}
-	return json.NewEncoder(w).Encode(doc)
 }
 
 // Row is a function in a table: what it takes itself, and with all it calls.

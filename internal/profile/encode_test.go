@@ -6,6 +6,7 @@ import (
 	"encoding/xml"
 	"errors"
 	"io"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -32,7 +33,7 @@ func graph() *signal.FlameGraph {
 func encode(t *testing.T, format string) []byte {
 	t.Helper()
 	var b bytes.Buffer
-	if err := Encode(&b, graph(), format); err != nil {
+	if err := Encode(&b, format, graph()); err != nil {
 		t.Fatal(err)
 	}
 	return b.Bytes()
@@ -55,6 +56,61 @@ func TestPprof(t *testing.T) {
 	}
 	if total != 100 || deepest != "schedule a<b>;c x.so+0x10 a<b>;c main " || p.DurationNanos != 10e9 || p.SampleType[0].Unit != "nanoseconds" {
 		t.Errorf("total %d, deepest %q, %+v", total, deepest, p.SampleType[0])
+	}
+}
+
+// counted is a graph of another unit with the stacks of graph, in another order,
+// and one of its own.
+func counted() *signal.FlameGraph {
+	return &signal.FlameGraph{
+		Type: "cpu.times", Unit: "count", From: time.Unix(100, 0), To: time.Unix(110, 0), Total: 12, Samples: 3,
+		Frames: []signal.Frame{{Function: "other", Module: "/bin/p"}, {Function: "a<b>;c", Module: "/bin/p", File: "a.c", Line: 3}, {Function: "main", Module: "/bin/p"}},
+		Nodes: []signal.FlameNode{
+			{Frame: 2, Parent: -1, Self: 3, Total: 12}, {Frame: 0, Parent: 0, Self: 4, Total: 4}, {Frame: 1, Parent: 0, Self: 5, Total: 5},
+		},
+	}
+}
+
+// TestSeveralUnits: a stack is one sample with its value in each graph.
+func TestSeveralUnits(t *testing.T) {
+	var b bytes.Buffer
+	if err := Encode(&b, "pprof", graph(), counted()); err != nil {
+		t.Fatal(err)
+	}
+	p, err := profile.ParseData(b.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string][2]int64{}
+	for _, s := range p.Sample {
+		names := ""
+		for _, l := range s.Location {
+			names += l.Line[0].Function.Name + " "
+		}
+		got[names] = [2]int64{s.Value[0], s.Value[1]}
+	}
+	want := map[string][2]int64{
+		"main ": {10, 3}, "a<b>;c main ": {20, 5}, "other main ": {0, 4}, "x.so+0x10 a<b>;c main ": {30, 0},
+		"schedule a<b>;c x.so+0x10 a<b>;c main ": {40, 0},
+	}
+	if !maps.Equal(got, want) || len(p.SampleType) != 2 || p.SampleType[1].Type != "cpu.times" || p.SampleType[1].Unit != "count" {
+		t.Errorf("%v of %v, want %v", got, p.SampleType, want)
+	}
+	b.Reset()
+	if err := Encode(&b, "speedscope", graph(), counted()); err != nil {
+		t.Fatal(err)
+	}
+	var d struct {
+		Profiles []struct {
+			Name, Unit string
+			Weights    []int64
+		}
+	}
+	if err := json.Unmarshal(b.Bytes(), &d); err != nil {
+		t.Fatal(err)
+	}
+	if len(d.Profiles) != 2 || d.Profiles[1].Name != "cpu.times" || d.Profiles[1].Unit != "none" || len(d.Profiles[1].Weights) != 3 {
+		t.Errorf("%+v", d.Profiles)
 	}
 }
 
@@ -112,7 +168,7 @@ func TestTop(t *testing.T) {
 }
 
 func TestUnknownFormat(t *testing.T) {
-	if err := Encode(io.Discard, graph(), "gif"); err == nil || !strings.Contains(err.Error(), "pprof, folded") {
+	if err := Encode(io.Discard, "gif", graph()); err == nil || !strings.Contains(err.Error(), "pprof, folded") {
 		t.Error(err)
 	}
 }

@@ -32,6 +32,11 @@ var (
 		Help: "Time that threads slept for work or for a clock: epoll, poll, select, accept, nanosleep, signals, condition variables of parked workers.",
 		Read: "How many threads wait for work, and where. It is not a loss.",
 	}
+	UserLockCount = &signal.ProfileType{
+		Name: "lock.user.contentions", Unit: "count",
+		Help: "How many times threads slept for a program's locks, for as long as lock.user counts.",
+		Read: "Many where lock.user has little time is a lock that is held for a short while and wanted too often; few with much time is one that is held too long.",
+	}
 	KernelLock = &signal.ProfileType{
 		Name: "lock.kernel", Unit: "nanoseconds",
 		Help: "Time that threads waited for the kernel's mutexes, read-write semaphores and other locks that are slept for.",
@@ -42,15 +47,30 @@ var (
 		Help: "Time that threads slept for a program's locks: mutexes of C, C++, Rust and Go's runtime, Java's monitors, Python's global lock.",
 		Read: "The widest frames are the code that waits for a lock that somebody else has.",
 	}
+	KernelLockCount = &signal.ProfileType{
+		Name: "lock.kernel.contentions", Unit: "count",
+		Help: "How many times threads waited for the kernel's locks, for as long as lock.kernel counts.",
+		Read: "Read it beside lock.kernel: many short waits, or few long ones.",
+	}
 	FileIO = &signal.ProfileType{
 		Name: "io.file", Unit: "nanoseconds",
 		Help: "Time that threads slept in system calls on files: read, write, fsync, open, rename and others.",
 		Read: "The widest frames are the code that waits for a file system. Copying of cached pages is not in it: that is CPU time.",
 	}
+	FileBytes = &signal.ProfileType{
+		Name: "io.file.bytes", Unit: "bytes",
+		Help: "Bytes of the read and write calls that are in io.file, as asked for and up to the end of the file; fsync and other calls move none, nor do maps of files.",
+		Read: "The code that moves much and waits; what the cache has, or takes, is not in it. A write that fails half way counts whole, and of vectors the first eight parts.",
+	}
 	BlockIO = &signal.ProfileType{
 		Name: "io.block", Unit: "nanoseconds",
 		Help: "Latency of requests to block devices, by the stack of the thread that made them.",
 		Read: "Who makes the requests that take long; requests in parallel add up.",
+	}
+	BlockBytes = &signal.ProfileType{
+		Name: "io.block.bytes", Unit: "bytes",
+		Help: "Bytes of the reads and writes of block devices that are in io.block.",
+		Read: "Who makes the slow requests large. Data of others that a request was merged with counts for who made it; discards and flushes move none.",
 	}
 	Fault = &signal.ProfileType{
 		Name: "mem.fault", Unit: "bytes",
@@ -71,12 +91,43 @@ var (
 
 // Types lists all types in the order in which they are shown.
 func Types() []*signal.ProfileType {
-	return []*signal.ProfileType{CPU, Blocked, RunQueue, IO, Idle, UserLock, KernelLock, FileIO, BlockIO, Fault, Virtual, InUse}
+	return []*signal.ProfileType{
+		CPU, Blocked, RunQueue, IO, Idle, UserLock, UserLockCount, KernelLock, KernelLockCount, FileIO, FileBytes, BlockIO, BlockBytes,
+		Fault, Virtual, InUse,
+	}
 }
 
 // Defaults lists the types that are taken unless told otherwise.
 func Defaults() []*signal.ProfileType {
-	return []*signal.ProfileType{CPU, Blocked, RunQueue, IO, UserLock, KernelLock, FileIO, BlockIO, Fault}
+	return []*signal.ProfileType{
+		CPU, Blocked, RunQueue, IO, UserLock, UserLockCount, KernelLock, KernelLockCount, FileIO, FileBytes, BlockIO, BlockBytes, Fault,
+	}
+}
+
+// Beside returns the type that the stacks of another one are weighted with, too:
+// how many there were, or how much was moved. nil: there is none.
+func Beside(t *signal.ProfileType) *signal.ProfileType {
+	switch t {
+	case UserLock:
+		return UserLockCount
+	case KernelLock:
+		return KernelLockCount
+	case FileIO:
+		return FileBytes
+	case BlockIO:
+		return BlockBytes
+	}
+	return nil
+}
+
+// BesideOf returns the type that another is beside; nil: it is beside none.
+func BesideOf(t *signal.ProfileType) *signal.ProfileType {
+	for _, of := range Types() {
+		if Beside(of) == t {
+			return of
+		}
+	}
+	return nil
 }
 
 // ByName returns the type of that name, nil when there is none.

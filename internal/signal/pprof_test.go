@@ -7,6 +7,7 @@ func TestPprofType(t *testing.T) {
 		{"cpu", "nanoseconds", "process_cpu:cpu:nanoseconds:cpu:nanoseconds"},
 		{"offcpu.blocked", "nanoseconds", "offcpu:blocked:nanoseconds:offcpu:nanoseconds"},
 		{"mem.inuse", "bytes", "mem:inuse:bytes:mem:bytes"},
+		{"lock.user.contentions", "count", "lock:user.contentions:count:lock:count"},
 		{"cycles", "count", "cycles:cycles:count:cycles:count"},
 	} {
 		p := ProfileType{Name: tt.name, Unit: tt.unit}

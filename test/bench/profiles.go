@@ -33,7 +33,7 @@ func settings() []setting {
 	return []setting{
 		{"no profiles", []string{"--set", "profiles.enabled=false"}},
 		{"time on CPUs alone, 19 Hz", set("cpu")},
-		{"on-CPU, off-CPU and locks", set("cpu,offcpu.blocked,offcpu.runqueue,offcpu.io,lock.user,lock.kernel")},
+		{"on-CPU, off-CPU and locks", set("cpu,offcpu.blocked,offcpu.runqueue,offcpu.io,lock.user,lock.user.contentions,lock.kernel,lock.kernel.contentions")},
 		{"all types that are on by default", []string{"--set", "profiles.enabled=true"}},
 	}
 }

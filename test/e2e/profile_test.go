@@ -58,6 +58,52 @@ func TestProfileCommand(t *testing.T) {
 	}
 }
 
+// TestProfileUnits: waits for locks come with how many there were, in the table
+// and as a sample type of the same stacks; the API keeps both.
+func TestProfileUnits(t *testing.T) {
+	needRoot(t)
+	c := exec.Command("python3", "-c", `import threading, time
+lock = threading.Lock()
+def work():
+  while True:
+    with lock: time.sleep(0.02)
+for _ in range(3): threading.Thread(target=work).start()`)
+	if err := c.Start(); err != nil {
+		t.Skipf("needs python3: %v", err)
+	}
+	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+	file := filepath.Join(t.TempDir(), "lock.pb.gz")
+	code, out, errs := cli(t, "profile", "lock", "--pid", fmt.Sprint(c.Process.Pid), "--for", "8s", "-o", file)
+	if code != 0 || !strings.Contains(out, " contentions in ") || !strings.Contains(out, "CONTENTIONS") {
+		t.Fatalf("exit %d: %s%s", code, out, errs)
+	}
+	raw, err := exec.Command("go", "tool", "pprof", "-raw", file).CombinedOutput()
+	if err != nil || !strings.Contains(string(raw), "lock/nanoseconds lock.contentions/count") {
+		t.Errorf("%v: %.1000s", err, raw)
+	}
+	a := start(t, "--set", "profiles.enabled=true")
+	q := "&pid=" + fmt.Sprint(c.Process.Pid)
+	var g signal.FlameGraph
+	a.eventually(90*time.Second, "contentions", func() error {
+		if a.json("/api/v1/profiles/flame?type=lock.user.contentions"+q, &g); g.Total < 20 || g.Unit != "count" {
+			return fmt.Errorf("%d of the unit %q", g.Total, g.Unit)
+		}
+		return nil
+	})
+	var long signal.FlameGraph
+	a.json("/api/v1/profiles/flame?type=lock.user"+q, &long)
+	if one := float64(long.Total) / float64(g.Total); one < 10e6 || one > 200e6 {
+		t.Errorf("a wait takes %.3g ns on average, of %d; want some 40 ms", one, g.Total)
+	}
+	var heat struct{ Values []int64 }
+	if a.json("/api/v1/profiles/heat?type=lock.user.contentions&column=1"+q, &heat); len(heat.Values) == 0 {
+		t.Error("no heat map of contentions")
+	}
+	if code, b := a.get("/api/v1/profiles/download?type=io.block.bytes&format=folded" + q); code != 200 {
+		t.Errorf("download of bytes: %d %.300s", code, b)
+	}
+}
+
 // TestProfiles: the agent keeps stacks with whose they are; the API gives them
 // as a tree, by time, by label and as files.
 func TestProfiles(t *testing.T) {

@@ -295,7 +295,7 @@ export interface System {
 /** What stacks are weighted with. */
 export interface ProfileType {
   name: string;
-  unit: string;
+  unit: "nanoseconds" | "bytes" | "count";
   help: string;
   read: string;
 }

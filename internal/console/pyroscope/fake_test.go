@@ -21,6 +21,7 @@ var (
 	epoch   = time.UnixMilli(1_700_000_000_000)
 	cpu     = &signal.ProfileType{Name: "cpu", Unit: "nanoseconds"}
 	blocked = &signal.ProfileType{Name: "offcpu.blocked", Unit: "nanoseconds"}
+	locks   = &signal.ProfileType{Name: "lock.user.contentions", Unit: "count"}
 	bytes_  = &signal.ProfileType{Name: "mem.inuse", Unit: "bytes"}
 )
 
@@ -31,7 +32,9 @@ type fake struct {
 	fail    error
 }
 
-func (f *fake) Types() []*signal.ProfileType { return []*signal.ProfileType{cpu, blocked, bytes_} }
+func (f *fake) Types() []*signal.ProfileType {
+	return []*signal.ProfileType{cpu, blocked, locks, bytes_}
+}
 
 func (f *fake) each(ctx context.Context, q signal.ProfileQuery, do func(*signal.LabeledSample)) error {
 	if f.hang {
@@ -102,7 +105,7 @@ func (f *fake) Series(ctx context.Context, q signal.ProfileQuery, by []string) (
 }
 
 func (f *fake) Encode(w io.Writer, g *signal.FlameGraph, format string) error {
-	return profile.Encode(w, g, format)
+	return profile.Encode(w, format, g)
 }
 
 // add keeps a sample so many seconds after the epoch.
@@ -132,6 +135,7 @@ func workload() *fake {
 	f.add(cpu, 12, 5, bash, fn("bad\xffname"))
 	f.add(cpu, 12, 0, cart, fn("nothing"), fn("main"))
 	f.add(blocked, 3, 1000, cart, fn("futex"), fn("main"))
+	f.add(locks, 3, 12, cart, fn("futex"), fn("main"))
 	return f
 }
 

@@ -22,7 +22,10 @@ import (
 	"huatuo/internal/signal"
 )
 
-const cpuID = "process_cpu:cpu:nanoseconds:cpu:nanoseconds"
+const (
+	cpuID   = "process_cpu:cpu:nanoseconds:cpu:nanoseconds"
+	locksID = "lock:user.contentions:count:lock:count"
+)
 
 // start and end of the workload, in milliseconds.
 func window20() (start, end int64) {
@@ -66,7 +69,7 @@ func TestTypesAndLabels(t *testing.T) {
 				t.Errorf("id %s of %s", x.ID, want)
 			}
 		}
-		same(t, "types that there are samples of", ids, []string{cpuID, "offcpu:blocked:nanoseconds:offcpu:nanoseconds"})
+		same(t, "types that there are samples of", ids, []string{cpuID, "offcpu:blocked:nanoseconds:offcpu:nanoseconds", locksID})
 
 		names := func(matchers ...string) []string {
 			t.Helper()
@@ -93,7 +96,8 @@ func TestTypesAndLabels(t *testing.T) {
 		same(t, "services of a type", values("service_name", `{__profile_type__="offcpu:blocked:nanoseconds:offcpu:nanoseconds"}`), []string{"shop/cart"})
 		same(t, "either matcher", values("process", `{process="bash"}`, `{unit!=""}`), []string{"bash", "nginx"})
 		same(t, "of both in one", values("process", `{process="bash", unit!=""}`), nil)
-		same(t, "types", values("__profile_type__"), []string{"offcpu:blocked:nanoseconds:offcpu:nanoseconds", cpuID})
+		same(t, "types", values("__profile_type__"), []string{locksID, "offcpu:blocked:nanoseconds:offcpu:nanoseconds", cpuID})
+		same(t, "services of a count", values("service_name", `{__profile_type__="`+locksID+`"}`), []string{"shop/cart"})
 		same(t, "no label", values("color"), nil)
 
 		series, err := c.Series(ctx, connect.NewRequest(&querierv1.SeriesRequest{Start: start, End: end, LabelNames: []string{"service_name", "__type__", "color"}}))
@@ -105,7 +109,7 @@ func TestTypesAndLabels(t *testing.T) {
 			sets = append(sets, pairText(s.Labels))
 		}
 		slices.Sort(sets)
-		same(t, "series", sets, []string{"__type__=blocked,service_name=shop/cart", "__type__=cpu,service_name=bash", "__type__=cpu,service_name=nginx.service", "__type__=cpu,service_name=shop/cart"})
+		same(t, "series", sets, []string{"__type__=blocked,service_name=shop/cart", "__type__=cpu,service_name=bash", "__type__=cpu,service_name=nginx.service", "__type__=cpu,service_name=shop/cart", "__type__=user.contentions,service_name=shop/cart"})
 	})
 }
 

@@ -9,6 +9,14 @@ const (
 	futexCall
 	fileCall // on a file by its nature
 	fdCall   // on what its descriptor is of
+
+	// What is known of the bytes that it moves: enum call_moves.
+	moves      uint32 = 0x10 // as many as its third argument says
+	movesParts uint32 = 0x20 // its third argument says how many parts there are in its second
+	movesRead  uint32 = 0x40 // up to the end of the file
+	movesAt    uint32 = 0x80 // from where its fourth argument says, else where the file stands
+
+	callClass uint32 = 0xf
 )
 
 const callSlots = 512
@@ -43,11 +51,13 @@ var callNumbers = map[string]map[uint32][]int{
 			326, 90, 91, 92, 93, 260, 268, // copy_file_range, chmod, fchmod, chown, fchown, fchownat, fchmodat
 			165, 166, // mount, umount2
 		},
-		fdCall: {
-			0, 17, 19, 295, 327, // read, pread64, readv, preadv, preadv2
-			1, 18, 20, 296, 328, // write, pwrite64, writev, pwritev, pwritev2
-			72, 73, // fcntl, flock
-		},
+		fdCall:                                    {72, 73},       // fcntl, flock
+		fdCall | moves:                            {1, 18},        // write, pwrite64
+		fdCall | movesParts:                       {20, 296, 328}, // writev, pwritev, pwritev2
+		fdCall | moves | movesRead:                {0},            // read
+		fdCall | moves | movesRead | movesAt:      {17},           // pread64
+		fdCall | movesParts | movesRead:           {19},           // readv
+		fdCall | movesParts | movesRead | movesAt: {295, 327},     // preadv, preadv2
 	},
 	// include/uapi/asm-generic/unistd.h
 	"arm64": {
@@ -70,11 +80,13 @@ var callNumbers = map[string]map[uint32][]int{
 			285, 52, 53, 54, 55, // copy_file_range, fchmod, fchmodat, fchownat, fchown
 			40, 39, // mount, umount2
 		},
-		fdCall: {
-			63, 67, 65, 69, 286, // read, pread64, readv, preadv, preadv2
-			64, 68, 66, 70, 287, // write, pwrite64, writev, pwritev, pwritev2
-			25, 32, // fcntl, flock
-		},
+		fdCall:                                    {25, 32},      // fcntl, flock
+		fdCall | moves:                            {64, 68},      // write, pwrite64
+		fdCall | movesParts:                       {66, 70, 287}, // writev, pwritev, pwritev2
+		fdCall | moves | movesRead:                {63},          // read
+		fdCall | moves | movesRead | movesAt:      {67},          // pread64
+		fdCall | movesParts | movesRead:           {65},          // readv
+		fdCall | movesParts | movesRead | movesAt: {69, 286},     // preadv, preadv2
 	},
 }
 

@@ -61,6 +61,7 @@ func (h *hooks) Load(_ context.Context, reg tracer.ProbeRegistrar, pc *tracer.Pr
 			return nil, h.beginFaults(reg, pc)
 		}
 	}
+	h.withoutUnknown()
 	if err := h.register(reg); err != nil {
 		return nil, err
 	}
@@ -74,7 +75,7 @@ func (h *hooks) Load(_ context.Context, reg tracer.ProbeRegistrar, pc *tracer.Pr
 // register gets a number for each kind that somebody wants.
 func (h *hooks) register(reg tracer.ProbeRegistrar) (err error) {
 	for k := range kinds {
-		if !slices.ContainsFunc(k.types(), h.o.wants) {
+		if !slices.ContainsFunc(k.all(), h.o.wants) {
 			continue
 		}
 		m := &samples.TypeMetadata{SampleType: k.types()[0].Name, SampleUnit: k.types()[0].Unit}
@@ -90,7 +91,7 @@ func (h *hooks) register(reg tracer.ProbeRegistrar) (err error) {
 func (h *hooks) begin(pc *tracer.ProbeContext, g group) {
 	var types []*signal.ProfileType
 	for _, k := range g.kinds {
-		for _, t := range k.types() {
+		for _, t := range k.all() {
 			if h.o.wants(t) && !slices.Contains(types, t) {
 				types = append(types, t)
 			}
@@ -291,6 +292,7 @@ func (h *hooks) constants(pc *tracer.ProbeContext, spec *ebpf.CollectionSpec) er
 		"kernel_lock_ns": uint64(h.o.LeastKernelLock), "kernel_lock_unit_ns": uint64(h.o.KernelLock),
 		"virtual_unit": uint64(h.o.VirtualUnit), "page_shift": uint32(pageShift()),
 		"page_every": uint32(h.o.PageEvery), "page_first": rand.Uint32N(uint32(h.o.PageEvery)),
+		"wants_file_bytes": h.o.wants(profile.FileBytes),
 	}
 	for name, v := range values {
 		if err := set(spec, name, v); err != nil {
@@ -393,7 +395,7 @@ func (h *hooks) ticker() (tick <-chan time.Time, stop func()) {
 }
 
 // tick reads ends and losses, and gives out what is complete.
-func (h *hooks) tick(now time.Time, f func(kind, *signal.StackSample)) error {
+func (h *hooks) tick(now time.Time, f func(kind, *signal.StackSample, int64)) error {
 	if err := h.joins.read(now); err != nil {
 		return err
 	}
@@ -402,7 +404,7 @@ func (h *hooks) tick(now time.Time, f func(kind, *signal.StackSample)) error {
 }
 
 // finish does so for the last time; what is in use is given out, too.
-func (h *hooks) finish(f func(kind, *signal.StackSample)) {
+func (h *hooks) finish(f func(kind, *signal.StackSample, int64)) {
 	if h.joins == nil {
 		return
 	}

@@ -283,6 +283,11 @@ func TestKernelSelfHooks(t *testing.T) {
 		{"device", 0.15, "readDevice", []*signal.ProfileType{profile.FileIO, profile.RunQueue}},
 		{"device", 0.15, "readDevice", []*signal.ProfileType{profile.BlockIO}}, // which ends before the thread is on a CPU again
 		{"locked", 0.15, "writeLocked", []*signal.ProfileType{profile.KernelLock}},
+		{"contended", 0.15, "writeLocked", []*signal.ProfileType{profile.KernelLockCount}},
+		{"device_bytes", 0.15, "readDevice", []*signal.ProfileType{profile.BlockBytes}},
+		// On a machine where each of 60 waits is for a CPU as well, by a third, the standard error is 9 %.
+		{"sleeps", 0.3, "waitLock", []*signal.ProfileType{profile.UserLockCount}},
+		{"device_bytes", 0.3, "readDevice", []*signal.ProfileType{profile.FileBytes}},
 		{"touched", 0.1, "touch", []*signal.ProfileType{profile.Fault}},
 		{"reserved", 0.1, "reserve", []*signal.ProfileType{profile.Virtual}},
 		{"kept", 0.1, "keep", []*signal.ProfileType{profile.InUse}},

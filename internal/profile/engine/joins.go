@@ -34,6 +34,7 @@ type end struct {
 	ID    uint64
 	Value uint64 // of the whole; of pages, 0: they are free again
 	Ns    uint64 // from begin to end, of requests
+	Bytes uint64 // that those moved
 }
 
 // joins puts the stacks of things that begin together with how they ended. It
@@ -56,6 +57,7 @@ type begun struct {
 type ended struct {
 	value uint64
 	ns    uint64
+	bytes uint64
 	freed bool
 	since time.Time
 }
@@ -111,13 +113,13 @@ func (j *joins) end(e end, now time.Time) {
 	if e.Value == 0 {
 		have.freed = true
 	} else {
-		have.value, have.ns = e.Value, e.Ns
+		have.value, have.ns, have.bytes = e.Value, e.Ns, e.Bytes
 	}
 	j.ended[e.ID] = have
 }
 
 // emit hands on what is complete; all of what is in use, if it is the last time.
-func (j *joins) emit(now time.Time, last bool, f func(kind, *signal.StackSample)) {
+func (j *joins) emit(now time.Time, last bool, f func(kind, *signal.StackSample, int64)) {
 	for id, b := range j.begun {
 		e, known := j.ended[id]
 		age := now.Sub(b.since)
@@ -127,7 +129,7 @@ func (j *joins) emit(now time.Time, last bool, f func(kind, *signal.StackSample)
 			done = true
 			if e.ns >= uint64(j.o.LeastBlock) {
 				b.sample.Value = int64(e.value)
-				f(b.kind, &b.sample)
+				f(b.kind, &b.sample, int64(e.bytes))
 			}
 		case b.kind == blockRequest:
 			done = age > requestsFor
@@ -136,7 +138,7 @@ func (j *joins) emit(now time.Time, last bool, f func(kind, *signal.StackSample)
 		case known && (last || age >= j.o.Stays):
 			done = true
 			b.sample.Value, b.sample.Time = int64(e.value), now
-			f(b.kind, &b.sample)
+			f(b.kind, &b.sample, 0)
 		default:
 			done = !known && age > endsFor
 		}

@@ -44,7 +44,7 @@ func TestLayout(t *testing.T) {
 func TestTypes(t *testing.T) {
 	have := map[*signal.ProfileType]bool{}
 	for k := fault; k < kinds; k++ {
-		for _, typ := range k.types() {
+		for _, typ := range k.all() {
 			have[typ] = true
 		}
 	}
@@ -119,8 +119,8 @@ func TestCalls(t *testing.T) {
 		unix.SYS_EPOLL_PWAIT2: idleCall, unix.SYS_OPENAT2: fileCall, unix.SYS_GETDENTS64: fileCall, unix.SYS_RENAMEAT2: fileCall,
 		unix.SYS_RECVFROM: otherCall, unix.SYS_WAITID: otherCall, unix.SYS_MMAP: otherCall,
 	} {
-		if table[n] != want {
-			t.Errorf("call %d is of class %d, want %d", n, table[n], want)
+		if got := table[n] & callClass; got != want {
+			t.Errorf("call %d is of class %d, want %d", n, got, want)
 		}
 	}
 }
@@ -131,6 +131,7 @@ func TestJoins(t *testing.T) {
 	type out struct {
 		ID    uint32 // the sample's pid here
 		Value int64
+		Bytes int64
 	}
 	for name, c := range map[string]struct {
 		kind kind
@@ -140,16 +141,17 @@ func TestJoins(t *testing.T) {
 		want []out
 		left int // that still wait
 	}{
-		"request":              {blockRequest, []end{{1, 9_000_000, 3_000_000}}, 0, false, []out{{1, 9_000_000}}, 0},
-		"short request":        {blockRequest, []end{{1, 400_000, 400_000}}, 0, false, nil, 0},
+		"request":              {blockRequest, []end{{1, 9_000_000, 3_000_000, 0}}, 0, false, []out{{1, 9_000_000, 0}}, 0},
+		"bytes of a request":   {blockRequest, []end{{1, 9_000_000, 3_000_000, 4096}}, 0, false, []out{{1, 9_000_000, 4096}}, 0},
+		"short request":        {blockRequest, []end{{1, 400_000, 400_000, 0}}, 0, false, nil, 0},
 		"request under way":    {blockRequest, nil, time.Minute, false, nil, 1},
 		"request without end":  {blockRequest, nil, time.Hour, false, nil, 0},
-		"young page":           {inUse, []end{{1, 4096, 0}}, time.Second, false, nil, 1},
-		"page that stays":      {inUse, []end{{1, 4096, 0}}, time.Minute, false, []out{{1, 4096}}, 0},
-		"page at the end":      {inUse, []end{{1, 4096, 0}}, time.Second, true, []out{{1, 4096}}, 0},
-		"page given back":      {inUse, []end{{1, 4096, 0}, {1, 0, 0}}, time.Minute, true, nil, 0},
+		"young page":           {inUse, []end{{1, 4096, 0, 0}}, time.Second, false, nil, 1},
+		"page that stays":      {inUse, []end{{1, 4096, 0, 0}}, time.Minute, false, []out{{1, 4096, 0}}, 0},
+		"page at the end":      {inUse, []end{{1, 4096, 0, 0}}, time.Second, true, []out{{1, 4096, 0}}, 0},
+		"page given back":      {inUse, []end{{1, 4096, 0, 0}, {1, 0, 0, 0}}, time.Minute, true, nil, 0},
 		"page of unknown size": {inUse, nil, time.Minute, true, nil, 0},
-		"of another":           {inUse, []end{{2, 4096, 0}}, time.Second, true, nil, 1},
+		"of another":           {inUse, []end{{2, 4096, 0, 0}}, time.Second, true, nil, 1},
 	} {
 		j := &joins{o: Entries{}.withDefaults(), begun: map[uint64]begun{}, ended: map[uint64]ended{}}
 		for _, e := range c.ends {
@@ -157,11 +159,11 @@ func TestJoins(t *testing.T) {
 		}
 		j.begin(c.kind, &signal.StackSample{Value: 1, PID: 1}, at)
 		var got []out
-		j.emit(after(c.age), c.last, func(_ kind, s *signal.StackSample) { got = append(got, out{s.PID, s.Value}) })
+		j.emit(after(c.age), c.last, func(_ kind, s *signal.StackSample, bytes int64) { got = append(got, out{s.PID, s.Value, bytes}) })
 		if d := cmp.Diff(c.want, got); d != "" || len(j.begun) != c.left {
 			t.Errorf("%s: %d wait, want %d; samples: %s", name, len(j.begun), c.left, d)
 		}
-		if j.emit(after(3*time.Hour), false, func(kind, *signal.StackSample) {}); len(j.ended) > 0 {
+		if j.emit(after(3*time.Hour), false, func(kind, *signal.StackSample, int64) {}); len(j.ended) > 0 {
 			t.Errorf("%s: %d ends are kept for ever", name, len(j.ended))
 		}
 	}

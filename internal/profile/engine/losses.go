@@ -68,7 +68,7 @@ func (h *hooks) account() error {
 
 // typeOf is the first type of a kind that is taken.
 func (h *hooks) typeOf(k kind) *signal.ProfileType {
-	types := k.types()
+	types := k.all()
 	for _, t := range types {
 		if h.o.wants(t) {
 			return t

@@ -57,6 +57,7 @@ type reporter struct {
 type lateSample struct {
 	kind   kind
 	sample signal.StackSample
+	other  int64 // what it is worth in the type beside its own
 	frames libpf.Frames
 	since  time.Time
 }
@@ -113,7 +114,11 @@ func (r *reporter) ReportTraceEvent(t *libpf.Trace, m *samples.TraceEventMeta) e
 	if typ == nil || len(t.Frames) == 0 {
 		return nil
 	}
-	value := m.Value * scale
+	value, other := m.Value, int64(0)
+	if k.isPair() {
+		value, other = halves(value)
+	}
+	value *= scale
 	if value <= 0 {
 		value = scale
 	}
@@ -126,30 +131,39 @@ func (r *reporter) ReportTraceEvent(t *libpf.Trace, m *samples.TraceEventMeta) e
 	}
 	stack, final := r.stack(t.Frames, k.isWait())
 	if !final && len(r.late) < maxLate {
-		r.late = append(r.late, lateSample{k, s, slices.Clone(t.Frames), time.Now()})
+		r.late = append(r.late, lateSample{k, s, other, slices.Clone(t.Frames), time.Now()})
 		return nil
 	}
 	s.Stack = stack
-	r.hand(k, &s)
+	r.hand(k, &s, other)
 	return nil
 }
 
 // hand hands a sample on that has its names.
-func (r *reporter) hand(k kind, s *signal.StackSample) {
+func (r *reporter) hand(k kind, s *signal.StackSample, other int64) {
 	if k.isJoined() {
 		r.hooks.joins.begin(k, s, time.Now())
 		return
 	}
-	r.emit(k, s)
+	r.emit(k, s, other)
 }
 
-// emit gives a sample out, once for each type of its that is wanted.
-func (r *reporter) emit(k kind, s *signal.StackSample) {
+// emit gives a sample out, once for each type of its that is wanted; with the
+// other value for those beside them.
+func (r *reporter) emit(k kind, s *signal.StackSample, other int64) {
+	give := func(t *signal.ProfileType, value int64) {
+		sample := *s
+		sample.Type, sample.Value = t, value
+		r.o.Emit(&sample)
+	}
 	for _, t := range typesOf(k, s.Stack) {
 		if k == onCPU || r.hooks.o.wants(t) {
-			one := *s
-			one.Type = t
-			r.o.Emit(&one)
+			give(t, s.Value)
+		}
+		if b := profile.Beside(t); b != nil && r.hooks.o.wants(b) {
+			if v := inUnit(k, other); v > 0 {
+				give(b, v)
+			}
 		}
 	}
 }
@@ -165,7 +179,7 @@ func (r *reporter) again(longest time.Duration) {
 			continue
 		}
 		l.sample.Stack = stack
-		r.hand(l.kind, &l.sample)
+		r.hand(l.kind, &l.sample, l.other)
 	}
 	clear(r.late[len(kept):])
 	r.late = kept

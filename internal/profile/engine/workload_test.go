@@ -26,7 +26,11 @@ func TestWorkload(t *testing.T) {
 		t.SkipNow()
 	}
 	begin()
-	for _, work := range []func() error{waits, short, disk, memory} {
+	works := []func() error{waits, short, disk, memory}
+	if os.Getenv("WORK_BYTES") != "" {
+		works = []func() error{moveBytes}
+	}
+	for _, work := range works {
 		if err := work(); err != nil {
 			t.Fatal(err)
 		}
@@ -93,7 +97,7 @@ func waits() error {
 		lock, err2 = rounds(60, func() error { word.Store(2); return nil }, func() error { return waitLock(&word) })
 	})
 	wg.Wait()
-	fmt.Printf("pipe %d\nlock %d\n", pipe, lock)
+	fmt.Printf("pipe %d\nlock %d\nsleeps %d\n", pipe, lock, lockSleeps)
 	if err1 != nil {
 		return err1
 	}
@@ -131,12 +135,17 @@ func waitShort(fd int) error {
 	return err
 }
 
+// lockSleeps counts the sleeps of waitLock.
+var lockSleeps int
+
 // waitLock sleeps as C, Go and Rust do in a mutex that others wait for, too.
 //
 //go:noinline
 func waitLock(word *atomic.Uint32) error {
 	for word.Load() == 2 {
-		unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), 0|128, 2, 0, 0, 0)
+		if _, _, e := unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), 0|128, 2, 0, 0, 0); e == 0 {
+			lockSleeps++
+		}
 	}
 	return nil
 }
@@ -197,7 +206,7 @@ func disk() error {
 	if err == nil {
 		err = err2
 	}
-	fmt.Printf("device %d\nfile %d\nlocked %d\n", read, written, locked)
+	fmt.Printf("device %d\nfile %d\nlocked %d\ncontended %d\ndevice_bytes %d\n", read, written, locked, n, 60*len(buffer))
 	return err
 }
 

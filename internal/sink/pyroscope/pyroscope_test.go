@@ -27,6 +27,7 @@ func kinds() map[string]func(Options) (*Sink, error) {
 var (
 	cpu     = &signal.ProfileType{Name: "cpu", Unit: "nanoseconds"}
 	blocked = &signal.ProfileType{Name: "offcpu.blocked", Unit: "nanoseconds"}
+	locks   = &signal.ProfileType{Name: "lock.user.contentions", Unit: "count"}
 )
 
 // run starts a sink that sends to a double, and returns what ends it.
@@ -106,10 +107,11 @@ func TestSent(t *testing.T) {
 				Frames: []signal.Frame{{Function: "tcp_sendmsg"}, {Missing: "no symbols", Module: "/usr/sbin/nginx", Offset: 0x12}, {Function: "bad\xffname"}}, Kernel: 1,
 			}))
 			s.Add(sample(blocked, signal.ProfileLabels{}, 9, stack("wait")))
+			s.Add(sample(locks, shop, 12, hot))
 			s.Add(sample(cpu, signal.ProfileLabels{Process: "kworker"}, 0, stack()))
 			s.Add(sample(cpu, signal.ProfileLabels{Process: "kworker"}, 2, stack()))
 			end()
-			if got := account(s); got != "7: 7 delivered, 0 dropped, 0 failed, 0 queued" {
+			if got := account(s); got != "8: 8 delivered, 0 dropped, 0 failed, 0 queued" {
 				t.Error(got, d.Refused())
 			}
 			got := map[string]double.Stored{}
@@ -139,6 +141,9 @@ func TestSent(t *testing.T) {
 			}
 			if p := got["process_cpu:cpu:nanoseconds:cpu:nanoseconds kworker"]; p.Stacks["[unknown]"] != 2 {
 				t.Errorf("%+v", p)
+			}
+			if p := got["lock:user.contentions:count:lock:count shop/cart"]; p.Stacks["main;hot"] != 12 {
+				t.Errorf("%+v of %v", p, d.Stored())
 			}
 			if p := got["offcpu:blocked:nanoseconds:offcpu:nanoseconds unknown"]; p.Total != 9 {
 				t.Errorf("%+v of %v", p, d.Stored())

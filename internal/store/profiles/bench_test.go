@@ -15,10 +15,16 @@ import (
 // each two seconds, and segments sealed when they are over.
 func fillStore(tb testing.TB, s *Store, clock *time.Time, from time.Time, hours int) {
 	tb.Helper()
+	fillBy(tb, s, clock, from, hours, s.Add)
+}
+
+// fillBy does so with what add makes of the samples.
+func fillBy(tb testing.TB, s *Store, clock *time.Time, from time.Time, hours int, add func(signal.LabeledSample)) {
+	tb.Helper()
 	g := newStream()
 	for sec := 0; sec < hours*3600; sec += 2 {
 		*clock = from.Add(time.Duration(sec+2) * time.Second)
-		g.run(float64(sec), float64(sec+2), from, s.Add)
+		g.run(float64(sec), float64(sec+2), from, add)
 		s.Flush()
 		if sec%3600 == 2 {
 			if err := s.sealAll(tb.Context()); err != nil {
@@ -138,4 +144,42 @@ func BenchmarkOpen(b *testing.B) {
 	b.ReportMetric(float64(with-heap())/1e6, "MB-heap")
 	runtime.KeepAlive(g)
 	b.ReportMetric(float64(nodes), "nodes")
+}
+
+// BenchmarkBeside measures what it costs to keep how many contentions there were
+// beside their time: a third of all waits are for locks, or for files, which have
+// bytes. It fills each store with four hours, once.
+func BenchmarkBeside(b *testing.B) {
+	lock := &signal.ProfileType{Name: "lock.user", Unit: "nanoseconds"}
+	count := &signal.ProfileType{Name: "lock.user.contentions", Unit: "count"}
+	for _, x := range []struct {
+		name  string
+		types []*signal.ProfileType
+	}{{"without", []*signal.ProfileType{lock}}, {"with", []*signal.ProfileType{lock, count}}} {
+		b.Run(x.name, func(b *testing.B) {
+			const hours = 4
+			for b.Loop() {
+				b.StopTimer()
+				clock := time.Date(2026, 1, 2, 0, 0, 0, 0, time.UTC)
+				s := open(b, Options{Dir: b.TempDir(), Now: func() time.Time { return clock }})
+				spent, n := cpuTime(b), 0
+				fillBy(b, s, &clock, clock, hours, func(sample signal.LabeledSample) {
+					s.Add(sample)
+					if n++; sample.Type != blocked || n%3 != 0 {
+						return
+					}
+					for _, sample.Type = range x.types {
+						if sample.Type == count {
+							sample.Value = 1 + sample.Value%40
+						}
+						s.Add(sample)
+					}
+				})
+				st := s.Stats()
+				b.ReportMetric((cpuTime(b)-spent).Seconds()/(hours*36), "cpu-%") // of one CPU in the time that it stands for
+				b.ReportMetric(float64(st.Bytes+st.HoursBytes)*24/hours/1e6, "MB/day")
+				b.StartTimer()
+			}
+		})
+	}
 }

@@ -96,7 +96,10 @@ function Filters({ types, status, type, query, turn }: { types: NonNullable<Prof
   if (!options.some(([v]) => v === compare)) options.push([compare, compare.replace("=", " ")]);
   return (
     <div class="filters">
-      <Select label={t("prof.type")} value={type} options={types.map((p) => [p.name, absent(status, p.name) === null ? p.name : t("prof.type.off", { s: p.name })])} onChange={(v) => setQuery({ type: v, focus: null })} />
+      <Select label={t("prof.type")} value={type} options={types.map((p) => {
+        const name = `${p.name} · ${t(`prof.unit.${p.unit}`)}`;
+        return [p.name, absent(status, p.name) === null ? name : t("prof.type.off", { s: name })];
+      })} onChange={(v) => setQuery({ type: v, focus: null })} />
       {offered.map(([l, v]) => (
         <Select key={l} label={l} value={filter[l] ?? ""} options={[["", t("all")], ...v.map(([name]): [string, string] => [name, name])]} onChange={(to) => setQuery({ [l]: to || null, pid: null, focus: null })} />
       ))}

@@ -55,6 +55,10 @@ int request_begins(struct bpf_raw_tracepoint_args *ctx)
 	return 0;
 }
 
+/* include/linux/blk_types.h: REQ_OP_READ and REQ_OP_WRITE; others have a length of what they do not move. */
+#define REQ_OP_MASK 0xff
+#define REQ_OP_WRITE 1
+
 /* Completion of a bio is traced only where there is no request: bio_clear_flag(bio, BIO_TRACE_COMPLETION) in blk_update_request(). */
 SEC("raw_tp/block_rq_complete")
 int request_ends(struct bpf_raw_tracepoint_args *ctx)
@@ -62,7 +66,7 @@ int request_ends(struct bpf_raw_tracepoint_args *ctx)
 	struct request *rq = (void *)ctx->args[0];
 	u64 bio = (u64)READ(rq, bio);
 	struct request_begin *r = bpf_map_lookup_elem(&requests, &bio);
-	u64 id, ns, weight;
+	u64 id, ns, weight, bytes = 0;
 
 	if (!r)
 		return 0;
@@ -70,6 +74,8 @@ int request_ends(struct bpf_raw_tracepoint_args *ctx)
 	ns = bpf_ktime_get_ns() - r->since;
 	weight = r->weight;
 	bpf_map_delete_elem(&requests, &bio);
-	tell_end(BLOCK, id, ns * weight, ns);
+	if ((READ(rq, cmd_flags) & REQ_OP_MASK) <= REQ_OP_WRITE)
+		bytes = READ(rq, __data_len); /* of the whole: this is the first part that is done */
+	tell_end(BLOCK, id, ns * weight, ns, bytes * weight);
 	return 0;
 }

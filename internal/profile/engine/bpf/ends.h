@@ -9,6 +9,7 @@ struct end {
 	u64 id;
 	u64 value; /* of the whole */
 	u64 ns;	   /* from begin to end */
+	u64 bytes; /* that a request moved */
 };
 
 struct {
@@ -21,7 +22,7 @@ static EBPF_INLINE u64 new_id(struct cpu *c)
 	return (u64)bpf_get_smp_processor_id() << 44 | (++c->id & 0xfffffffffffULL);
 }
 
-static EBPF_INLINE void tell_end(u32 kind, u64 id, u64 value, u64 ns)
+static EBPF_INLINE void tell_end(u32 kind, u64 id, u64 value, u64 ns, u64 bytes)
 {
 	struct end *e = bpf_ringbuf_reserve(&ends, sizeof(*e), 0);
 	struct cpu *c;
@@ -30,6 +31,7 @@ static EBPF_INLINE void tell_end(u32 kind, u64 id, u64 value, u64 ns)
 		e->id = id;
 		e->value = value;
 		e->ns = ns;
+		e->bytes = bytes;
 		bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
 		return;
 	}

@@ -68,6 +68,7 @@ const (
 	EntriesVarUserLockNs           = "user_lock_ns"
 	EntriesVarVirtualUnit          = "virtual_unit"
 	EntriesVarWaitUnitNs           = "wait_unit_ns"
+	EntriesVarWantsFileBytes       = "wants_file_bytes"
 	EntriesVarWithDebugOutput      = "with_debug_output"
 )
 
@@ -177,6 +178,7 @@ type EntriesVariableSpecs struct {
 	UserLockNs        *ebpf.VariableSpec `ebpf:"user_lock_ns"`
 	VirtualUnit       *ebpf.VariableSpec `ebpf:"virtual_unit"`
 	WaitUnitNs        *ebpf.VariableSpec `ebpf:"wait_unit_ns"`
+	WantsFileBytes    *ebpf.VariableSpec `ebpf:"wants_file_bytes"`
 	WithDebugOutput   *ebpf.VariableSpec `ebpf:"with_debug_output"`
 }
 
@@ -270,6 +272,7 @@ type EntriesVariables struct {
 	UserLockNs        *ebpf.Variable `ebpf:"user_lock_ns"`
 	VirtualUnit       *ebpf.Variable `ebpf:"virtual_unit"`
 	WaitUnitNs        *ebpf.Variable `ebpf:"wait_unit_ns"`
+	WantsFileBytes    *ebpf.Variable `ebpf:"wants_file_bytes"`
 	WithDebugOutput   *ebpf.Variable `ebpf:"with_debug_output"`
 }
 

@@ -6,10 +6,17 @@
 
 struct inode {
 	u16 i_mode;
+	s64 i_size;
+};
+
+struct address_space {
+	struct inode *host;
 };
 
 struct file {
 	struct inode *f_inode;
+	struct address_space *f_mapping;
+	s64 f_pos;
 };
 
 struct fdtable {
@@ -29,16 +36,25 @@ struct mm_struct {
 	unsigned long brk;
 };
 
+/* Only where CONFIG_TASK_XACCT is set. */
+struct task_io_accounting {
+	u64 syscr;
+	u64 syscw;
+};
+
 struct task_struct {
 	unsigned int flags;
 	struct mm_struct *mm;
 	struct files_struct *files;
 	struct sched_info sched_info;
+	struct task_io_accounting ioac;
 	unsigned in_iowait : 1;
 };
 
 struct request {
 	struct bio *bio;
+	u32 cmd_flags;
+	unsigned int __data_len;
 };
 
 /* 2f064a59a11f ("sched: Change task_struct::state"), v5.14: state -> __state */

@@ -56,14 +56,17 @@ int acquired(struct bpf_raw_tracepoint_args *ctx)
 	u32 tid = bpf_get_current_pid_tgid();
 	u32 slot = tid & (LOCK_SLOTS - 1);
 	struct lock_wait *w = bpf_map_lookup_elem(&lock_waits, &slot);
-	u64 ns;
+	u64 ns, chance;
 
 	if (!w || w->tid != tid || w->lock != ctx->args[0])
 		return 0;
 	ns = bpf_ktime_get_ns() - w->since;
 	w->lock = 0;
-	if (ns < kernel_lock_ns || !is_drawn(ns, kernel_lock_unit_ns))
+	if (ns < kernel_lock_ns)
 		return 0;
-	take(ctx, KERNEL_LOCK, ns > kernel_lock_unit_ns ? ns : kernel_lock_unit_ns);
+	chance = chance_of(ns, kernel_lock_unit_ns);
+	if (!happens(chance))
+		return 0;
+	take_both(ctx, KERNEL_LOCK, ns > kernel_lock_unit_ns ? ns : kernel_lock_unit_ns, stands_for(chance, SURE));
 	return 0;
 }

@@ -85,7 +85,7 @@ int call_ends(struct bpf_raw_tracepoint_args *ctx)
 	if (result < 0 && result >= -4095)
 		return 0;
 	bytes = (grown(at, number, result) + page - 1) & ~(page - 1);
-	if (!bytes || !is_drawn(bytes, virtual_unit))
+	if (!bytes || !happens(chance_of(bytes, virtual_unit)))
 		return 0;
 	take(ctx, VIRTUAL, bytes > virtual_unit ? bytes : virtual_unit);
 	return 0;
@@ -148,7 +148,7 @@ int page_given(struct bpf_raw_tracepoint_args *ctx)
 		lose(c, IN_USE, FULL, bytes);
 		return 0;
 	}
-	tell_end(IN_USE, id, bytes, 0);
+	tell_end(IN_USE, id, bytes, 0, 0);
 	return 0;
 }
 
@@ -165,6 +165,6 @@ int page_back(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	was = *id;
 	bpf_map_delete_elem(&pages, &frame);
-	tell_end(IN_USE, was, 0, 0);
+	tell_end(IN_USE, was, 0, 0, 0);
 	return 0;
 }

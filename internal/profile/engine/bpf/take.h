@@ -1,53 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* take.h - what all hooks share: how a stack is taken, how many may be, and what was dropped. */
+/* take.h - what all hooks share: how a stack is taken. */
 #pragma once
 
-/* What a stack is of; user space makes one type or two of each. */
-enum kind {
-	BLOCKED,
-	RUNQUEUE,
-	IO,
-	IDLE,
-	FUTEX_LOCK,  /* the futex's word says that it is a lock with waiters */
-	FUTEX_OTHER, /* a lock of another make, or a condition variable: the names on the stack tell */
-	BLOCKED_FILE,
-	IO_FILE,
-	KERNEL_LOCK,
-	BLOCK,
-	VIRTUAL,
-	IN_USE,
-	KINDS = 16,
-};
-
-/* Why one was not taken. */
-enum reason {
-	NESTED, /* another was being taken on this CPU */
-	RATE,	/* there were too many of its kind */
-	FULL,	/* the buffer on the way to user space, or a table, is full */
-	UNSEEN, /* nothing is known of the process yet */
-	CLASH,	/* two threads share a slot */
-	REASONS = 8,
-};
-
-struct loss {
-	u64 samples;
-	u64 value;
-};
-
-/* How many there were of a kind, and how many may be taken. */
-struct demand {
-	u64 second; /* when it began */
-	u32 seen;   /* in it */
-	u32 every;  /* one in so many is taken, by the second before; 0: not known yet */
-	u64 next;   /* when the bucket is full again, less the burst */
-};
-
-struct cpu {
-	u64 busy;
-	u64 id;
-	struct demand demand[KINDS];
-	struct loss lost[KINDS][REASONS];
-};
+#include "admit.h"
+#include "weigh.h"
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -59,10 +15,6 @@ struct {
 /* By kind: what the unwinder calls it, 0 for those that nobody wants. */
 u16 origins[KINDS] __attribute__((section(".rodata.var"), used)) = {};
 
-/* Nanoseconds between two stacks of a kind on a CPU, in the long run, and how far ahead of that a burst may be. */
-BPF_RODATA_VAR(u64, interval_ns, 20000000)
-BPF_RODATA_VAR(u64, burst_ns, 1000000000)
-
 /* How much of the buffer may be used: the rest is for the CPUs' clocks. */
 BPF_RODATA_VAR(u64, ring_most, 1 << 20)
 
@@ -70,6 +22,8 @@ BPF_RODATA_VAR(u64, ring_most, 1 << 20)
 static u64 (*bpf_ringbuf_query)(void *ringbuf, u64 flags) = (void *)BPF_FUNC_ringbuf_query;
 static void *(*bpf_ringbuf_reserve)(void *ringbuf, u64 size, u64 flags) = (void *)BPF_FUNC_ringbuf_reserve;
 static void (*bpf_ringbuf_submit)(void *data, u64 flags) = (void *)BPF_FUNC_ringbuf_submit;
+
+static EBPF_INLINE bool is_full(void) { return bpf_ringbuf_query(&trace_events, BPF_RB_AVAIL_DATA) > ring_most; }
 
 static EBPF_INLINE struct cpu *this_cpu(void)
 {
@@ -79,14 +33,6 @@ static EBPF_INLINE struct cpu *this_cpu(void)
 }
 
 static EBPF_INLINE bool is_wanted(u32 kind) { return origins[kind & (KINDS - 1)] != 0; }
-
-static EBPF_INLINE void lose(struct cpu *c, u32 kind, u32 reason, u64 value)
-{
-	struct loss *l = &c->lost[kind & (KINDS - 1)][reason];
-
-	l->samples++;
-	l->value += value;
-}
 
 /* Takes the stack of the current thread which is in the kernel; the hook's own registers do not matter. Returns 0 or UNSEEN. */
 static __attribute__((noinline)) int unwind(void *ctx, u32 origin, u64 now, u64 value)
@@ -137,55 +83,6 @@ static __attribute__((noinline)) int unwind(void *ctx, u32 origin, u64 now, u64 
 	return 0;
 }
 
-#define SECOND 1000000000ULL
-
-/* Most of the doubtful waits for futexes turn out to be parked threads, which are many and nobody's concern. */
-static EBPF_INLINE u64 interval_of(u32 kind) { return kind == FUTEX_OTHER ? 4 * interval_ns : interval_ns; }
-
-/* How far a rush may be thinned before its first second is over: what is left weighs the more. */
-#define MOST_AT_ONCE 16
-
-/*
- * How many of its kind a stack would stand for if it were taken now: 0, it is
- * not. More than the rate are thinned by chance, so that the sums stay right; the
- * bucket is for the first second of a rush.
- */
-static EBPF_INLINE u32 admit(struct cpu *c, u32 kind, u64 now, u64 weight)
-{
-	struct demand *d = &c->demand[kind & (KINDS - 1)];
-	u32 every;
-
-	if (c->busy) {
-		lose(c, kind, NESTED, weight);
-		return 0;
-	}
-	if (now - d->second > SECOND) {
-		u64 most = (now - d->second) / interval_of(kind);
-
-		d->every = d->second ? d->seen / (most + 1) + 1 : 1;
-		d->second = now;
-		d->seen = 0;
-	}
-	d->seen++;
-	every = d->every;
-	if (every > 1 && (u32)bpf_get_prandom_u32() % every)
-		return 0;
-	weight *= every;
-	if (d->next + burst_ns < now)
-		d->next = now - burst_ns;
-	if (d->next > now) {
-		if (every < MOST_AT_ONCE)
-			d->every = every * 2;
-		lose(c, kind, RATE, weight);
-		return 0;
-	}
-	if (bpf_ringbuf_query(&trace_events, BPF_RB_AVAIL_DATA) > ring_most) {
-		lose(c, kind, FULL, weight);
-		return 0;
-	}
-	return every;
-}
-
 /* Takes the stack of what was admitted; returns whether it did. */
 static EBPF_INLINE bool send(void *ctx, struct cpu *c, u32 kind, u64 now, u64 value, u64 weight)
 {
@@ -216,11 +113,16 @@ static EBPF_INLINE void take(void *ctx, u32 kind, u64 value)
 		send(ctx, c, kind, now, value * every, value * every);
 }
 
-/*
- * Whether to keep something of a size, when it is kept with the chance
- * size/unit: what is worth the greater of both is then right on average.
- */
-static EBPF_INLINE bool is_drawn(u64 size, u64 unit)
+/* The same for what has a value of two types. */
+static EBPF_INLINE void take_both(void *ctx, u32 kind, u64 value, u64 other)
 {
-	return size >= unit || (u32)bpf_get_prandom_u32() < (size << 32) / unit;
+	struct cpu *c = this_cpu();
+	u64 now = bpf_ktime_get_ns();
+	u32 every;
+
+	if (!c)
+		return;
+	every = admit(c, kind, now, value);
+	if (every)
+		send(ctx, c, kind, now, half(value * every) << 32 | half(other * every), value * every);
 }

@@ -18,6 +18,7 @@
 struct wait {
 	u64 since;
 	u64 delay; /* nanoseconds that it had waited for a CPU in its life */
+	u64 call;  /* of its calls that move bytes, the last whose bytes were counted; from 1 */
 	u32 tid;
 	u32 state; /* of the thread when it went: 0 if it wanted to go on */
 };
@@ -30,7 +31,15 @@ struct {
 } waits SEC(".maps");
 
 /* What a system call waits for, by number; user space knows this machine's. */
-enum call { OTHER_CALL, IDLE_CALL, FUTEX_CALL, FILE_CALL, FD_CALL };
+enum call { OTHER_CALL, IDLE_CALL, FUTEX_CALL, FILE_CALL, FD_CALL, CALL_CLASS = 0xf };
+
+/* And what is known of the bytes that it moves. */
+enum call_moves {
+	MOVES = 0x10,	    /* as many as its third argument says */
+	MOVES_PARTS = 0x20, /* its third argument says how many parts there are in its second */
+	MOVES_READ = 0x40,  /* up to the end of the file */
+	MOVES_AT = 0x80,    /* from where its fourth argument says, else where the file stands */
+};
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
@@ -43,6 +52,8 @@ struct {
 BPF_RODATA_VAR(u64, wait_unit_ns, 20000000)
 BPF_RODATA_VAR(u64, user_lock_ns, 10000)
 BPF_RODATA_VAR(u64, file_ns, 500000)
+/* Whether somebody wants to know how many bytes calls move. */
+BPF_RODATA_VAR(bool, wants_file_bytes, false)
 /* Whether sched_switch tells the state: 9c2136be0878 ("sched/tracing: Append prev_state to tp args instead"), v5.18. */
 BPF_RODATA_VAR(bool, has_prev_state, false)
 
@@ -107,6 +118,8 @@ int switched(struct bpf_raw_tracepoint_args *ctx)
 	}
 	t = (struct task_struct *)bpf_get_current_task();
 	state = ctx->args[0] ? 0 : has_prev_state ? ctx->args[3] : state_of(t);
+	if (w->tid != tid)
+		w->call = 0;
 	w->tid = tid;
 	w->delay = delay_of(t);
 	w->state = state;
@@ -127,15 +140,17 @@ int switched(struct bpf_raw_tracepoint_args *ctx)
 #define FIRST_ARGUMENT(at) REG(at, di)
 #define SECOND_ARGUMENT(at) REG(at, si)
 #define THIRD_ARGUMENT(at) REG(at, dx)
+#define FOURTH_ARGUMENT(at) REG(at, r10)
 #else
 #define CALL_NUMBER(at) ((REG(at, pstate) & PSR_MODE32_BIT) ? -1 : (s32)REG(at, syscallno))
 #define FIRST_ARGUMENT(at) REG(at, orig_x0)
 #define SECOND_ARGUMENT(at) REG(at, regs[1])
 #define THIRD_ARGUMENT(at) REG(at, regs[2])
+#define FOURTH_ARGUMENT(at) REG(at, regs[3])
 #endif
 
-/* Whether a descriptor is of a file, a directory or a block device: pipes and sockets can be read, too. */
-static EBPF_INLINE bool is_file(struct task_struct *t, u32 fd)
+/* The file, directory or block device that a descriptor is of, NULL for another thing: pipes and sockets can be read, too. */
+static EBPF_INLINE struct file *file_of(struct task_struct *t, u32 fd)
 {
 	struct files_struct *files = READ(t, files);
 	struct fdtable *table = READ(files, fdt);
@@ -144,11 +159,11 @@ static EBPF_INLINE bool is_file(struct task_struct *t, u32 fd)
 	u32 type;
 
 	if (fd >= READ(table, max_fds))
-		return false;
+		return NULL;
 	bpf_probe_read_kernel(&file, sizeof(file), READ(table, fd) + fd);
 	inode = READ(file, f_inode);
 	type = READ(inode, i_mode) & S_IFMT;
-	return type == S_IFREG || type == S_IFDIR || type == S_IFBLK;
+	return type == S_IFREG || type == S_IFDIR || type == S_IFBLK ? file : NULL;
 }
 
 static EBPF_INLINE u32 kind_of_futex(long at)
@@ -185,13 +200,13 @@ static EBPF_INLINE u32 kind_of_wait(struct task_struct *t, u32 state, u64 ns)
 	}
 	if (!call)
 		return io ? IO : BLOCKED; /* page faults among them */
-	switch (*call) {
+	switch (*call & CALL_CLASS) {
 	case IDLE_CALL:
 		return IDLE;
 	case FUTEX_CALL:
 		return ns < user_lock_ns ? BLOCKED : kind_of_futex(at);
 	case FD_CALL:
-		if (!is_file(t, FIRST_ARGUMENT(at)))
+		if (!file_of(t, FIRST_ARGUMENT(at)))
 			break;
 		/* fallthrough */
 	case FILE_CALL:
@@ -201,12 +216,91 @@ static EBPF_INLINE u32 kind_of_wait(struct task_struct *t, u32 state, u64 ns)
 	return io ? IO : BLOCKED;
 }
 
+/* Bytes in the first parts of an array of struct iovec. */
+#define MOST_PARTS 8
+
+static EBPF_INLINE u64 bytes_in(u64 parts, u64 n)
+{
+	u64 sum = 0, bytes;
+
+#pragma unroll
+	for (u32 i = 0; i < MOST_PARTS; i++) {
+		if (i < n) {
+			bytes = 0;
+			bpf_probe_read_user(&bytes, sizeof(bytes), (void *)(parts + 16 * i + 8));
+			sum += bytes;
+		}
+	}
+	return sum;
+}
+
+#define MAX_RW_COUNT (2147483647 & ~4095ULL)
+
+/*
+ * How many bytes the call moves in the middle of which a thread sleeps, by its
+ * arguments: what it returns is known when it is long over. It is told once for
+ * each call, however often it sleeps; the kernel counts those that are done.
+ */
+static EBPF_INLINE u64 moved(struct task_struct *t, struct wait *w)
+{
+	u64 bytes, number, end, position;
+	struct address_space *mapping;
+	struct inode *host;
+	struct file *file;
+	u32 key, *call;
+	long at;
+
+	if (!EXISTS(t->ioac.syscr) || READ(t, flags) & PF_KTHREAD)
+		return 0;
+	at = get_task_pt_regs(t);
+	if (!at)
+		return 0;
+	key = CALL_NUMBER(at);
+	call = bpf_map_lookup_elem(&calls, &key);
+	if (!call || !(*call & (MOVES | MOVES_PARTS)))
+		return 0;
+	file = file_of(t, FIRST_ARGUMENT(at));
+	number = READ(t, ioac.syscr) + READ(t, ioac.syscw) + 1;
+	if (!file || w->call == number)
+		return 0;
+	w->call = number;
+	bytes = THIRD_ARGUMENT(at);
+	if (*call & MOVES_PARTS)
+		bytes = bytes_in(SECOND_ARGUMENT(at), bytes);
+	if (*call & MOVES_READ) {
+		mapping = READ(file, f_mapping);
+		host = READ(mapping, host);
+		end = READ(host, i_size);
+		position = *call & MOVES_AT ? FOURTH_ARGUMENT(at) : -1ULL;
+		if (position == -1ULL)
+			position = READ(file, f_pos);
+		end = end > position ? end - position : 0;
+		bytes = bytes < end ? bytes : end;
+	}
+	return bytes < MAX_RW_COUNT ? bytes : MAX_RW_COUNT;
+}
+
+/* What a wait of a kind is worth in the other type of that, for all that it stands for. */
+static EBPF_INLINE u64 other_of(u32 kind, u64 n, u64 bytes)
+{
+	switch (kind) {
+	case FUTEX_LOCK:
+	case FUTEX_OTHER:
+		return n;
+	case BLOCKED_FILE:
+	case IO_FILE:
+		return times(bytes, n);
+	}
+	return 0;
+}
+
 static EBPF_INLINE int is_back(void *ctx)
 {
 	u32 tid = bpf_get_current_pid_tgid();
+	u64 ns, kept, asleep, bytes = 0;
 	struct task_struct *t;
 	struct wait *w;
-	u64 ns, delay;
+	bool is_kept, is_counted;
 	u32 kind;
 
 	if (!tid)
@@ -216,20 +310,21 @@ static EBPF_INLINE int is_back(void *ctx)
 		return 0;
 	ns = bpf_ktime_get_ns() - w->since;
 	w->since = 0;
-	if (!is_drawn(ns, wait_unit_ns))
+	kept = chance_of(ns, wait_unit_ns);
+	is_kept = happens(kept);
+	is_counted = wants_file_bytes && ns >= file_ns; /* whether this or another of the call's sleeps is kept */
+	if (!is_kept && !is_counted)
 		return 0;
 	t = (struct task_struct *)bpf_get_current_task();
-	delay = delay_of(t) - w->delay;
-	/*
-	 * A thread that was woken waited for a CPU, too. One stack stands for
-	 * both, by lot: in the end each gets what it is due.
-	 */
-	if (!w->state || delay >= ns || (u32)bpf_get_prandom_u32() < (delay << 20) / ((ns >> 12) + 1))
-		kind = RUNQUEUE;
-	else
-		kind = kind_of_wait(t, w->state, ns);
+	asleep = w->state ? chance_asleep(ns, delay_of(t) - w->delay) : 0;
+	if (is_counted && asleep)
+		bytes = moved(t, w);
+	if (!is_kept)
+		return 0;
+	kind = happens(asleep) ? kind_of_wait(t, w->state, ns) : RUNQUEUE;
 	if (is_wanted(kind))
-		take(ctx, kind, ns > wait_unit_ns ? ns : wait_unit_ns);
+		take_both(ctx, kind, ns > wait_unit_ns ? ns : wait_unit_ns,
+			  other_of(kind, stands_for(kept, asleep), bytes));
 	return 0;
 }
 
