@@ -109,7 +109,7 @@ func (h *hooks) beginCounts(reg tracer.ProbeRegistrar, pc *tracer.ProbeContext) 
 		}
 		by, err := h.loadCount(pc, t, id, events)
 		if err != nil {
-			h.off([]*signal.ProfileType{t}, whyUncounted(err, hasPMU()))
+			h.off([]*signal.ProfileType{t}, err)
 			continue
 		}
 		h.status = append(h.status, TypeStatus{Type: t, On: true, By: "perf " + by})
@@ -131,11 +131,12 @@ func (h *hooks) loadCount(pc *tracer.ProbeContext, t *signal.ProfileType, id uin
 	if err != nil {
 		return "", fmt.Errorf("load: %w", err)
 	}
-	var failed []error
-	for _, e := range events {
-		stop, err := onEachCPU(coll.Programs[overflowProgram], e.attr(h.o.CountHertz))
-		if err != nil {
-			failed = append(failed, fmt.Errorf("%s: %w", e.name, err))
+	for i, e := range events {
+		stop, refused := onEachCPU(coll.Programs[overflowProgram], e.attr(h.o.CountHertz))
+		if refused != nil {
+			if i == 0 { // the best one
+				err = whyUncounted(e.name, refused, hasPMU())
+			}
 			continue
 		}
 		h.open = append(h.open, collection{coll}, closer(stop))
@@ -143,7 +144,7 @@ func (h *hooks) loadCount(pc *tracer.ProbeContext, t *signal.ProfileType, id uin
 		return e.name, nil
 	}
 	coll.Close()
-	return "", failed[0] // the best one's
+	return "", err
 }
 
 // hasPMU tells whether the CPUs have counters that interrupt.
@@ -157,8 +158,8 @@ func hasPMU() bool {
 	return true
 }
 
-// whyUncounted says what an error of the kernel's means.
-func whyUncounted(err error, hasPMU bool) error {
+// whyUncounted says what it means that the kernel refuses an event.
+func whyUncounted(event string, err error, hasPMU bool) error {
 	is := func(all ...error) bool {
 		for _, e := range all {
 			if errors.Is(err, e) {
@@ -171,7 +172,7 @@ func whyUncounted(err error, hasPMU bool) error {
 	case is(unix.ENOENT, unix.EOPNOTSUPP, unix.EINVAL, unix.ENXIO, unix.ENODEV) && !hasPMU:
 		return errors.New("this machine has no PMU that interrupts (a virtual machine without one of its own?)")
 	case is(unix.ENOENT, unix.EOPNOTSUPP, unix.EINVAL, unix.ENXIO, unix.ENODEV):
-		return fmt.Errorf("the CPU does not count %w", err)
+		return errors.New("the CPU does not count " + event)
 	case is(unix.EBUSY):
 		return fmt.Errorf("somebody else has the PMU: %w", err)
 	case is(unix.EACCES, unix.EPERM):

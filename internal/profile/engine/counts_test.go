@@ -38,9 +38,9 @@ func TestWhyUncounted(t *testing.T) {
 		{unix.ENOENT, true, "the CPU does not count x"},
 		{unix.EBUSY, true, "somebody else has the PMU"},
 		{unix.EACCES, false, "perf_event_paranoid"},
-		{unix.EMFILE, true, "x: too many open files"},
+		{unix.EMFILE, true, "too many open files"},
 	} {
-		if got := whyUncounted(fmt.Errorf("x: %w", c.err), c.pmu); !strings.Contains(got.Error(), c.want) {
+		if got := whyUncounted("x", fmt.Errorf("on a CPU: %w", c.err), c.pmu); !strings.Contains(got.Error(), c.want) {
 			t.Errorf("%v, PMU %v: %q, want %q", c.err, c.pmu, got, c.want)
 		}
 	}
