@@ -91,11 +91,12 @@ func countedHeavy(f func()) {
 func countedLight(f func()) { f() }
 
 //go:noinline
-func countedSpin() (n int) {
+func countedSpin() {
+	n := 0
 	for i := range 1 << 20 {
 		n += i ^ n
 	}
-	return n
+	runtime.KeepAlive(n)
 }
 
 // countedTouch makes some 1,000 page faults.
@@ -343,7 +344,7 @@ func TestKernelCounts(t *testing.T) {
 	}
 	faults := perfEvent{"page-faults", unix.PERF_TYPE_SOFTWARE, unix.PERF_COUNT_SW_PAGE_FAULTS}
 	all := []busy{
-		{profile.Cycles, perfEvent{"task-clock", unix.PERF_TYPE_SOFTWARE, unix.PERF_COUNT_SW_TASK_CLOCK}, func() { countedSpin() }},
+		{profile.Cycles, perfEvent{"task-clock", unix.PERF_TYPE_SOFTWARE, unix.PERF_COUNT_SW_TASK_CLOCK}, countedSpin},
 		{profile.TLBMisses, faults, countedTouch},
 	}
 	none := perfEvent{"nothing", unix.PERF_TYPE_SOFTWARE, 999}
@@ -383,8 +384,8 @@ func TestKernelPMU(t *testing.T) {
 		t.Skip("needs root")
 	}
 	all := []busy{
-		{profile.Cycles, pmuEvents(profile.Cycles, "/sys")[0], func() { countedSpin() }},
-		{profile.Instructions, pmuEvents(profile.Instructions, "/sys")[0], func() { countedSpin() }},
+		{profile.Cycles, pmuEvents(profile.Cycles, "/sys")[0], countedSpin},
+		{profile.Instructions, pmuEvents(profile.Instructions, "/sys")[0], countedSpin},
 	}
 	types := []*signal.ProfileType{profile.Cycles, profile.Instructions}
 	w, samples, account := recordCounted(t, Entries{Types: types, CountHertz: 199}, all)
