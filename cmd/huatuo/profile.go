@@ -39,15 +39,21 @@ type profileRun struct {
 }
 
 // families are the words of the command line for several types. Waits for work
-// to do are in none of them: they are most of all waits, and no loss.
+// to do are in none of them: they are most of all waits, and no loss; nor is what
+// the hardware counts, of which a sum says nothing.
 func families(all []*sig.ProfileType) map[string][]*sig.ProfileType {
 	out := map[string][]*sig.ProfileType{}
 	for _, t := range all {
-		if family, _, ok := strings.Cut(t.Name, "."); ok && t != profile.Idle {
+		if family, _, ok := strings.Cut(t.Name, "."); ok && t != profile.Idle && !isCounted(t.Name) {
 			out[family] = append(out[family], t)
 		}
 	}
 	return out
+}
+
+// isCounted tells whether a type is of the hardware's counters.
+func isCounted(name string) bool {
+	return slices.ContainsFunc(profile.Hardware(), func(t *sig.ProfileType) bool { return t.Name == name })
 }
 
 // choose finds what the argument names: a type, or a family of them.
@@ -104,7 +110,7 @@ flame graph to look at. "-" writes folded stacks to standard output.`,
 	}
 	f := cmd.Flags()
 	f.DurationVar(&r.duration, "for", 10*time.Second, "how long")
-	f.IntVar(&r.hertz, "hz", 97, "samples of each CPU per second, 1 to 999, of the type cpu")
+	f.IntVar(&r.hertz, "hz", 97, "samples of each CPU per second, 1 to 999, of the types cpu and hw.*")
 	f.Uint32Var(&r.pid, "pid", 0, "only this process")
 	f.StringVar(&r.comm, "comm", "", "only processes of this name")
 	f.StringVar(&r.container, "container", "", "only this container: its name, or a prefix of its id")
@@ -244,7 +250,7 @@ func (c *cli) printTop(graphs []*sig.FlameGraph) {
 
 // shown is a graph without what the kernel does: all waits end in its scheduler.
 func shown(g *sig.FlameGraph) *sig.FlameGraph {
-	if g.Type == profile.CPU.Name {
+	if g.Type == profile.CPU.Name || isCounted(g.Type) {
 		return g
 	}
 	return profile.Userland(g)

@@ -8,6 +8,7 @@ import (
 	"huatuo/internal/profile"
 	"huatuo/internal/profile/engine"
 	walker "huatuo/internal/profile/frames" // frames is a metric here
+	"huatuo/internal/signal"
 )
 
 const (
@@ -66,7 +67,8 @@ func cpuHertz(cfg config.Profiles, l leanLevel) int {
 func (p *profiler) entriesOf(cfg config.Profiles, l leanLevel) engine.Entries {
 	e := engine.Entries{
 		Rate: cfg.Rate, Wait: cfg.Wait, LeastKernelLock: cfg.LeastLock, LeastUserLock: cfg.LeastLock,
-		LeastFile: cfg.LeastIO, LeastBlock: cfg.LeastIO, FaultEvery: cfg.FaultEvery, Account: p.account,
+		LeastFile: cfg.LeastIO, LeastBlock: cfg.LeastIO, FaultEvery: cfg.FaultEvery,
+		CountHertz: cfg.CPUHertz, Account: p.account,
 	}
 	if l >= leanWaits {
 		return e
@@ -82,5 +84,10 @@ func (p *profiler) entriesOf(cfg config.Profiles, l leanLevel) engine.Entries {
 // sameEngine tells whether an engine that runs for a can go on for b.
 func sameEngine(a, b config.Profiles) bool {
 	return slices.Equal(a.Types, b.Types) && a.Rate == b.Rate && a.Wait == b.Wait && a.LeastLock == b.LeastLock &&
-		a.LeastIO == b.LeastIO && a.FaultEvery == b.FaultEvery
+		a.LeastIO == b.LeastIO && a.FaultEvery == b.FaultEvery && (a.CPUHertz == b.CPUHertz || !counts(a))
+}
+
+// counts tells whether the CPUs' counters are read.
+func counts(cfg config.Profiles) bool {
+	return slices.ContainsFunc(profile.Hardware(), func(t *signal.ProfileType) bool { return slices.Contains(cfg.Types, t.Name) })
 }

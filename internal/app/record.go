@@ -24,7 +24,7 @@ const recordRate = 500
 type RecordOptions struct {
 	Name  string // of the graph when there are several types
 	Types []*signal.ProfileType
-	Hertz int // of CPU time
+	Hertz int // of CPU time, and of each type that the hardware counts
 	For   time.Duration
 	Match func(*signal.ProfileLabels) bool // nil: all
 	Ready func()                           // stacks are being taken
@@ -87,7 +87,7 @@ func (e *Engine) Record(ctx context.Context, o RecordOptions) ([]*signal.FlameGr
 func (p *profiler) recording(o RecordOptions) engine.Options {
 	opt := engine.Options{Log: p.log, Symbols: p.engine.symbols(profileSymbols, profileDebug), Emit: p.take, Entries: p.entriesOf(p.cfg, 0)}
 	opt.Entries.KernelTypes = p.engine.kernel.Types()
-	opt.Entries.Types, opt.Entries.Rate = nil, recordRate
+	opt.Entries.Types, opt.Entries.Rate, opt.Entries.CountHertz = nil, recordRate, o.Hertz
 	if o.Match != nil { // names are not looked for in vain
 		opt.Want = func(s *signal.StackSample) bool {
 			l := p.labels(s)

@@ -172,3 +172,18 @@ func TestUnknownFormat(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestAmount(t *testing.T) {
+	for _, c := range []struct {
+		v    int64
+		unit string
+		want string
+	}{
+		{1_500_000_000, "nanoseconds", "1.50 s"}, {2_500, "nanoseconds", "2.5 µs"}, {3 << 20, "bytes", "3.0 MiB"},
+		{12, "count", "12"}, {3_456_789, "count", "3.5 M"}, {12_345_678_901, "count", "12.35 G"},
+	} {
+		if got := Amount(c.v, c.unit); got != c.want {
+			t.Errorf("%d %s: %q, want %q", c.v, c.unit, got, c.want)
+		}
+	}
+}

@@ -118,6 +118,13 @@ func Amount(v int64, unit string) string {
 			return fmt.Sprintf("%.1f MiB", f/(1<<20))
 		}
 		return fmt.Sprintf("%.1f KiB", f/(1<<10))
+	case "count":
+		switch {
+		case f >= 1e9:
+			return fmt.Sprintf("%.2f G", f/1e9)
+		case f >= 1e6:
+			return fmt.Sprintf("%.1f M", f/1e6)
+		}
 	}
 	return fmt.Sprint(v)
 }

@@ -87,14 +87,39 @@ var (
 		Help: "Pages of memory that were given out and not given back for half a minute, or until the end of the recording.",
 		Read: "Where memory that stays was first touched: a leak is what grows here. Memory that an allocator keeps and gives to others counts where it was touched first.",
 	}
+	Cycles = &signal.ProfileType{
+		Name: "hw.cycles", Unit: "count",
+		Help: "Clock cycles of the CPUs while they worked, by the counters of the hardware.",
+		Read: "As the cpu profile, weighted by how fast the CPU ran. Beside hw.instructions it tells where the CPU waits instead of working.",
+	}
+	Instructions = &signal.ProfileType{
+		Name: "hw.instructions", Unit: "count",
+		Help: "Instructions that the CPUs completed.",
+		Read: "Who does the work. A function with a large part of hw.cycles and a small one of this waits for memory, or for branches that were foretold wrongly.",
+	}
+	CacheMisses = &signal.ProfileType{
+		Name: "hw.llc_misses", Unit: "count",
+		Help: "Reads that no cache could answer, so that they went to memory.",
+		Read: "The widest frames are the code that waits for memory: data that is larger than the cache, or spread over it.",
+	}
+	TLBMisses = &signal.ProfileType{
+		Name: "hw.dtlb_misses", Unit: "count",
+		Help: "Reads of data whose page's address the CPU did not have at hand.",
+		Read: "The widest frames touch many pages: fewer and larger ones (huge pages) help there.",
+	}
 )
 
 // Types lists all types in the order in which they are shown.
 func Types() []*signal.ProfileType {
 	return []*signal.ProfileType{
 		CPU, Blocked, RunQueue, IO, Idle, UserLock, UserLockCount, KernelLock, KernelLockCount, FileIO, FileBytes, BlockIO, BlockBytes,
-		Fault, Virtual, InUse,
+		Fault, Virtual, InUse, Cycles, Instructions, CacheMisses, TLBMisses,
 	}
+}
+
+// Hardware lists the types that the CPUs' own counters make.
+func Hardware() []*signal.ProfileType {
+	return []*signal.ProfileType{Cycles, Instructions, CacheMisses, TLBMisses}
 }
 
 // Defaults lists the types that are taken unless told otherwise.

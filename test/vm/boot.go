@@ -100,6 +100,9 @@ func qemu(k kernel, image, initrd string) []string {
 	// that takes 100 times as long to read. loglevel=1: nothing but a panic may
 	// break into the lines of the tests.
 	line := "console=" + console + " panic=-1 tsc=reliable loglevel=1 cg=" + k.cgroup + " " + k.append
+	if k.icount {
+		machine = append(machine, "-icount", "shift=2") // 4 ns each, which is about what they take
+	}
 	return append(machine, "-accel", "tcg,thread=single", "-smp", strconv.Itoa(k.cpus), "-m", strconv.Itoa(memoryMB),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
 		// A disk that keeps its own health, and a port that can report errors.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -197,7 +198,8 @@ func script(k kernel, suites []suite) string {
 		if !k.runs(s.pkg) {
 			continue
 		}
-		fmt.Fprintf(&b, "TMPDIR=/var/tmp try %s /t/%s ./%s -test.v -test.timeout 400s -test.run '%s'%s\n", s.pkg, s.pkg, s.name(), s.run, k.skip(s.pkg))
+		run := cmp.Or(k.tests, s.run)
+		fmt.Fprintf(&b, "TMPDIR=/var/tmp try %s /t/%s ./%s -test.v -test.timeout 400s -test.run '%s'%s\n", s.pkg, s.pkg, s.name(), run, k.skip(s.pkg))
 	}
 	if len(k.smoke) > 0 {
 		fmt.Fprintf(&b, "try %s /t/smoke ./smoke.test -test.v -test.timeout 300s -test.run '^(%s)$'\n", smokePkg, strings.Join(k.smoke, "|"))

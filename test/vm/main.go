@@ -66,6 +66,9 @@ func (r *runner) run(ctx context.Context, all []kernel, names, pkgs []string) (b
 	if err := r.chooseSuites(pkgs); err != nil {
 		return false, err
 	}
+	if ks = r.busy(ks); len(ks) == 0 {
+		return false, errors.New("none of the packages has tests for these kernels")
+	}
 	if r.cache, err = cacheDir(); err != nil {
 		return false, err
 	}
@@ -129,6 +132,13 @@ func (r *runner) chooseSuites(pkgs []string) error {
 		return fmt.Errorf("no package with kernel tests is named %s", strings.Join(pkgs, ", "))
 	}
 	return nil
+}
+
+// busy keeps the kernels on which there is something to run.
+func (r *runner) busy(ks []kernel) []kernel {
+	return slices.DeleteFunc(slices.Clone(ks), func(k kernel) bool {
+		return (!r.smoke || len(k.smoke) == 0) && !slices.ContainsFunc(r.suites, func(s suite) bool { return k.runs(s.pkg) })
+	})
 }
 
 func cacheDir() (string, error) {

@@ -112,10 +112,10 @@ func TestAgain(t *testing.T) {
 
 func TestChoose(t *testing.T) {
 	for _, c := range []struct{ words, want string }{
-		{"", "5.10 6.1-v1 6.1 6.12 newest 6.1-arm64 newest-arm64"},
-		{"6.1", "6.1-v1 6.1 6.1-arm64"},
+		{"", "5.10 6.1-v1 6.1 6.12 newest 6.1-arm64 6.1-arm64-pmu newest-arm64"},
+		{"6.1", "6.1-v1 6.1 6.1-arm64 6.1-arm64-pmu"},
 		{"6.1-v1,newest-arm64", "6.1-v1 newest-arm64"},
-		{"arm64", "6.1-arm64 newest-arm64"},
+		{"arm64", "6.1-arm64 6.1-arm64-pmu newest-arm64"},
 		{"6.1,4.18", "error"},
 	} {
 		ks, err := choose(matrix(), words(c.words))
@@ -242,11 +242,32 @@ func TestExcluded(t *testing.T) {
 	suites := []suite{{pkg: "internal/probes/tcp", run: "^TestKernel"}, {pkg: "internal/probes/locks", run: "^TestKernel"}}
 	for _, k := range matrix() {
 		s := script(k, suites)
+		if len(k.only) > 0 {
+			if strings.Contains(s, ".test ") {
+				t.Errorf("%s:\n%s", k.name, s)
+			}
+			continue
+		}
 		if got, want := strings.Contains(s, "tcp.test"), k.name != "newest"; got != want {
 			t.Errorf("%s: tcp runs: %v, want %v", k.name, got, want)
 		}
 		if !strings.Contains(s, "locks.test") || !strings.Contains(s, "TestKernelSpin") {
 			t.Errorf("%s:\n%s", k.name, s)
+		}
+	}
+}
+
+// TestIdle: a guest in which none of the chosen packages has tests is not booted.
+func TestIdle(t *testing.T) {
+	for _, c := range []struct {
+		pkg   string
+		smoke bool
+		want  bool // the guest for the hardware's counters
+	}{{"internal/profile/engine", false, true}, {"internal/probes/locks", false, false}, {"internal/probes/locks", true, false}} {
+		r := runner{suites: []suite{{pkg: c.pkg, run: "^TestKernel"}}, smoke: c.smoke}
+		ks := r.busy(matrix())
+		if got := slices.ContainsFunc(ks, func(k kernel) bool { return k.icount }); got != c.want || len(ks) < 7 {
+			t.Errorf("%s: %v of %d kernels, want %v", c.pkg, got, len(ks), c.want)
 		}
 	}
 }

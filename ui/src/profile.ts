@@ -15,7 +15,8 @@ const OFFERED = 60;
 /** amount writes a value of a profile's unit. */
 export function amount(v: number, unit: string): string {
   if (unit === "nanoseconds") return format(v / 1e9, "seconds");
-  return unit === "bytes" ? format(v, "bytes") : grouped(v);
+  if (unit === "bytes") return format(v, "bytes");
+  return Math.abs(v) < 1e6 ? grouped(v) : format(v, "count"); // there are billions of cycles
 }
 
 /** percent writes a share. */

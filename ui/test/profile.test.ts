@@ -55,6 +55,7 @@ test("values and shares for people", () => {
   assert.equal(amount(1.5e9, "nanoseconds"), "1.5 s");
   assert.equal(amount(2 ** 20, "bytes"), "1 MiB");
   assert.equal(amount(12345, "count"), "12\u202f345");
+  assert.equal(amount(3.21e9, "count"), "3.21 G");
   assert.equal(percent(0.1234), "12.3%");
   assert.equal(percent(0.00001), "<0.01%");
   assert.equal(points(-0.05), "−5%");

@@ -143,6 +143,9 @@ func onEachCPU(p *ebpf.Program, attr unix.PerfEventAttr) (stop func(), err error
 			return nil, fmt.Errorf("run a program at events of CPU %d: %w", cpu, err)
 		}
 	}
+	if len(fds) == 0 {
+		return nil, fmt.Errorf("run a program at events of the CPUs: %w", unix.ENODEV)
+	}
 	for _, fd := range fds { // together: a rate begins on all CPUs
 		if err := unix.IoctlSetInt(fd, unix.PERF_EVENT_IOC_ENABLE, 0); err != nil {
 			stop()

@@ -29,11 +29,21 @@ type Entries struct {
 	VirtualUnit int64         // bytes: requests of that size are all kept; 0: 1 MiB
 	PageEvery   int           // one page in so many is followed, rounded up to a power of two; 0: 512
 	Stays       time.Duration // memory in use for so long is reported; 0: 30 s
+	CountHertz  int           // stacks per second and CPU of each type that the hardware counts; 0: 49
 
 	// KernelTypes are the kernel's BTF; nil: its own.
 	KernelTypes *btf.Spec
 	// Account, if there is one, is told what is taken and what is lost.
 	Account *Account
+
+	events map[*signal.ProfileType][]perfEvent // instead of the hardware's, for tests on machines without
+}
+
+// perfEvent is something that perf counts.
+type perfEvent struct {
+	name   string
+	kind   uint32 // the type, as the kernel calls it
+	config uint64
 }
 
 // most bounds what chances are made of.
@@ -53,6 +63,7 @@ func (e Entries) withDefaults() Entries {
 	or(&e.VirtualUnit, 1<<20)
 	or(&e.PageEvery, 512)
 	or(&e.Stays, 30*time.Second)
+	or(&e.CountHertz, 49)
 	// The programs divide sizes below 2^32 by these.
 	e.Wait, e.KernelLock, e.VirtualUnit = min(e.Wait, most), min(e.KernelLock, most), min(e.VirtualUnit, int64(most))
 	e.PageEvery = 1 << bits.Len(uint(e.PageEvery-1))

@@ -35,10 +35,11 @@ type hooks struct {
 	shared     map[string]*ebpf.Map
 	open       []interface{ Close() error }
 
-	status []TypeStatus
-	before [kindSlots][reasonSlots]loss // what was counted as lost
-	blind  error                        // why nobody tells when a process becomes another program; nil: somebody does
-	joins  *joins
+	status  []TypeStatus
+	counted []*counted                   // by the hardware
+	before  [kindSlots][reasonSlots]loss // what was counted as lost
+	blind   error                        // why nobody tells when a process becomes another program; nil: somebody does
+	joins   *joins
 }
 
 // newHooks makes entries that the unwinder is to load.
@@ -68,6 +69,9 @@ func (h *hooks) Load(_ context.Context, reg tracer.ProbeRegistrar, pc *tracer.Pr
 	h.blind = h.load(pc, group{hooks: []hook{{program: "executed", tracepoint: "sched_process_exec"}}})
 	for _, g := range h.groups() {
 		h.begin(pc, g)
+	}
+	if err := h.beginCounts(reg, pc); err != nil {
+		return nil, err
 	}
 	return nil, h.beginFaults(reg, pc)
 }
@@ -214,12 +218,19 @@ func (h *hooks) spec(pc *tracer.ProbeContext, g group) (*ebpf.CollectionSpec, er
 }
 
 // ringHertz is what the other types need of the unwinder's ring, as ring counts: a
-// second of the usual 1 kB from six kinds, in a third of it.
+// second of the usual 1 kB from six kinds, in a third of it, and of what the
+// hardware counts as of the CPUs' clocks.
 func (h *hooks) ringHertz() int {
 	if len(h.o.Types) == 0 {
 		return 0
 	}
-	return h.o.Rate / 3
+	n := h.o.Rate / 3
+	for _, t := range profile.Hardware() {
+		if h.o.wants(t) {
+			n += h.o.CountHertz / 4
+		}
+	}
+	return n
 }
 
 // ringBytes is the size of the buffer on the way to user space.

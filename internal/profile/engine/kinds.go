@@ -29,6 +29,11 @@ const (
 
 	onCPU = kind(-1)
 	fault = kind(-2)
+	// What the hardware counts.
+	cycles       = kind(-3)
+	instructions = kind(-4)
+	cacheMisses  = kind(-5)
+	tlbMisses    = kind(-6)
 )
 
 const kindSlots = 16 // KINDS
@@ -40,6 +45,14 @@ func (k kind) types() []*signal.ProfileType {
 		return []*signal.ProfileType{profile.CPU}
 	case fault:
 		return []*signal.ProfileType{profile.Fault}
+	case cycles:
+		return []*signal.ProfileType{profile.Cycles}
+	case instructions:
+		return []*signal.ProfileType{profile.Instructions}
+	case cacheMisses:
+		return []*signal.ProfileType{profile.CacheMisses}
+	case tlbMisses:
+		return []*signal.ProfileType{profile.TLBMisses}
 	case blocked:
 		return []*signal.ProfileType{profile.Blocked}
 	case runQueue:

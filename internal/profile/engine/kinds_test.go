@@ -43,7 +43,7 @@ func TestLayout(t *testing.T) {
 // TestTypes: each type but CPU time is of some kind.
 func TestTypes(t *testing.T) {
 	have := map[*signal.ProfileType]bool{}
-	for k := fault; k < kinds; k++ {
+	for k := tlbMisses; k < kinds; k++ {
 		for _, typ := range k.all() {
 			have[typ] = true
 		}

@@ -40,6 +40,11 @@ func (h *hooks) account() error {
 	if m == nil {
 		return nil
 	}
+	for _, c := range h.counted {
+		if err := c.account(h.o.Account); err != nil {
+			return err
+		}
+	}
 	var cpus []cpu
 	if err := m.Lookup(uint32(0), &cpus); err != nil {
 		return fmt.Errorf("read what was lost: %w", err)

@@ -12,7 +12,8 @@
  * interrupt: locks that spin are not looked at, and allocations only when they
  * may sleep. So they cannot nest; should they, the inner one is dropped and
  * counted. It is also what keeps them off the locks of BPF itself: a stack
- * taken while one is held would wait for it for ever.
+ * taken while one is held would wait for it for ever. Counters of the hardware
+ * are another matter, see counts.h.
  */
 #if defined(__TARGET_ARCH_x86)
 #define __x86_64 1
@@ -35,5 +36,6 @@
 #include "block.h"
 #include "memory.h"
 #include "exec.h"
+#include "counts.h"
 
 char _license[] SEC("license") = "GPL";

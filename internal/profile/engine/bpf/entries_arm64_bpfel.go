@@ -16,60 +16,66 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	EntriesMapBrks                 = "brks"
-	EntriesMapCalls                = "calls"
-	EntriesMapCpus                 = "cpus"
-	EntriesMapEnds                 = "ends"
-	EntriesMapGoProcs              = "go_procs"
-	EntriesMapInhibitEvents        = "inhibit_events"
-	EntriesMapInterpreterOffsets   = "interpreter_offsets"
-	EntriesMapLockWaits            = "lock_waits"
-	EntriesMapMetrics              = "metrics"
-	EntriesMapPages                = "pages"
-	EntriesMapPerCpuRecords        = "per_cpu_records"
-	EntriesMapPerfProgs            = "perf_progs"
-	EntriesMapPidEvents            = "pid_events"
-	EntriesMapPidPageToMappingInfo = "pid_page_to_mapping_info"
-	EntriesMapReportEvents         = "report_events"
-	EntriesMapReportedPids         = "reported_pids"
-	EntriesMapRequests             = "requests"
-	EntriesMapTraceEvents          = "trace_events"
-	EntriesMapWaits                = "waits"
-	EntriesProgAcquired            = "acquired"
-	EntriesProgBack                = "back"
-	EntriesProgBackByProbe         = "back_by_probe"
-	EntriesProgCallBegins          = "call_begins"
-	EntriesProgCallEnds            = "call_ends"
-	EntriesProgContended           = "contended"
-	EntriesProgExecuted            = "executed"
-	EntriesProgPageBack            = "page_back"
-	EntriesProgPageGiven           = "page_given"
-	EntriesProgRequestBegins       = "request_begins"
-	EntriesProgRequestEnds         = "request_ends"
-	EntriesProgSwitched            = "switched"
-	EntriesVarBioArgument          = "bio_argument"
-	EntriesVarBrkNumber            = "brk_number"
-	EntriesVarBurstNs              = "burst_ns"
-	EntriesVarFileNs               = "file_ns"
-	EntriesVarHasPrevState         = "has_prev_state"
-	EntriesVarIntervalNs           = "interval_ns"
-	EntriesVarInversePacMask       = "inverse_pac_mask"
-	EntriesVarKernelLockNs         = "kernel_lock_ns"
-	EntriesVarKernelLockUnitNs     = "kernel_lock_unit_ns"
-	EntriesVarMmapNumber           = "mmap_number"
-	EntriesVarMremapNumber         = "mremap_number"
-	EntriesVarOrigins              = "origins"
-	EntriesVarPageEvery            = "page_every"
-	EntriesVarPageFirst            = "page_first"
-	EntriesVarPageShift            = "page_shift"
-	EntriesVarRingMost             = "ring_most"
-	EntriesVarStackPtregsOffset    = "stack_ptregs_offset"
-	EntriesVarTaskStackOffset      = "task_stack_offset"
-	EntriesVarUserLockNs           = "user_lock_ns"
-	EntriesVarVirtualUnit          = "virtual_unit"
-	EntriesVarWaitUnitNs           = "wait_unit_ns"
-	EntriesVarWantsFileBytes       = "wants_file_bytes"
-	EntriesVarWithDebugOutput      = "with_debug_output"
+	EntriesMapBrks                  = "brks"
+	EntriesMapCalls                 = "calls"
+	EntriesMapCounters              = "counters"
+	EntriesMapCpus                  = "cpus"
+	EntriesMapEnds                  = "ends"
+	EntriesMapGoProcs               = "go_procs"
+	EntriesMapInhibitEvents         = "inhibit_events"
+	EntriesMapInterpreterOffsets    = "interpreter_offsets"
+	EntriesMapLockWaits             = "lock_waits"
+	EntriesMapMetrics               = "metrics"
+	EntriesMapPages                 = "pages"
+	EntriesMapPerCpuRecords         = "per_cpu_records"
+	EntriesMapPerfProgs             = "perf_progs"
+	EntriesMapPidEvents             = "pid_events"
+	EntriesMapPidPageToMappingInfo  = "pid_page_to_mapping_info"
+	EntriesMapReportEvents          = "report_events"
+	EntriesMapReportedPids          = "reported_pids"
+	EntriesMapRequests              = "requests"
+	EntriesMapTraceEvents           = "trace_events"
+	EntriesMapWaits                 = "waits"
+	EntriesProgAcquired             = "acquired"
+	EntriesProgBack                 = "back"
+	EntriesProgBackByProbe          = "back_by_probe"
+	EntriesProgCallBegins           = "call_begins"
+	EntriesProgCallEnds             = "call_ends"
+	EntriesProgContended            = "contended"
+	EntriesProgCounterOverflows     = "counter_overflows"
+	EntriesProgExecuted             = "executed"
+	EntriesProgPageBack             = "page_back"
+	EntriesProgPageGiven            = "page_given"
+	EntriesProgRequestBegins        = "request_begins"
+	EntriesProgRequestEnds          = "request_ends"
+	EntriesProgSwitched             = "switched"
+	EntriesVarBioArgument           = "bio_argument"
+	EntriesVarBrkNumber             = "brk_number"
+	EntriesVarBurstNs               = "burst_ns"
+	EntriesVarCounterOrigin         = "counter_origin"
+	EntriesVarFileNs                = "file_ns"
+	EntriesVarFilterMinProcessAgeNs = "filter_min_process_age_ns"
+	EntriesVarHasPrevState          = "has_prev_state"
+	EntriesVarIntervalNs            = "interval_ns"
+	EntriesVarInversePacMask        = "inverse_pac_mask"
+	EntriesVarKernelLockNs          = "kernel_lock_ns"
+	EntriesVarKernelLockUnitNs      = "kernel_lock_unit_ns"
+	EntriesVarMmapNumber            = "mmap_number"
+	EntriesVarMremapNumber          = "mremap_number"
+	EntriesVarOrigins               = "origins"
+	EntriesVarPageEvery             = "page_every"
+	EntriesVarPageFirst             = "page_first"
+	EntriesVarPageShift             = "page_shift"
+	EntriesVarRingMost              = "ring_most"
+	EntriesVarStackPtregsOffset     = "stack_ptregs_offset"
+	EntriesVarTaskGroupLeaderOffset = "task_group_leader_offset"
+	EntriesVarTaskStackOffset       = "task_stack_offset"
+	EntriesVarTaskStartTimeOffset   = "task_start_time_offset"
+	EntriesVarUserLockNs            = "user_lock_ns"
+	EntriesVarVirtualUnit           = "virtual_unit"
+	EntriesVarWaitUnitNs            = "wait_unit_ns"
+	EntriesVarWantsFileBytes        = "wants_file_bytes"
+	EntriesVarWithDebugOutput       = "with_debug_output"
 )
 
 // LoadEntries returns the embedded CollectionSpec for Entries.
@@ -114,18 +120,19 @@ type EntriesSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type EntriesProgramSpecs struct {
-	Acquired      *ebpf.ProgramSpec `ebpf:"acquired"`
-	Back          *ebpf.ProgramSpec `ebpf:"back"`
-	BackByProbe   *ebpf.ProgramSpec `ebpf:"back_by_probe"`
-	CallBegins    *ebpf.ProgramSpec `ebpf:"call_begins"`
-	CallEnds      *ebpf.ProgramSpec `ebpf:"call_ends"`
-	Contended     *ebpf.ProgramSpec `ebpf:"contended"`
-	Executed      *ebpf.ProgramSpec `ebpf:"executed"`
-	PageBack      *ebpf.ProgramSpec `ebpf:"page_back"`
-	PageGiven     *ebpf.ProgramSpec `ebpf:"page_given"`
-	RequestBegins *ebpf.ProgramSpec `ebpf:"request_begins"`
-	RequestEnds   *ebpf.ProgramSpec `ebpf:"request_ends"`
-	Switched      *ebpf.ProgramSpec `ebpf:"switched"`
+	Acquired         *ebpf.ProgramSpec `ebpf:"acquired"`
+	Back             *ebpf.ProgramSpec `ebpf:"back"`
+	BackByProbe      *ebpf.ProgramSpec `ebpf:"back_by_probe"`
+	CallBegins       *ebpf.ProgramSpec `ebpf:"call_begins"`
+	CallEnds         *ebpf.ProgramSpec `ebpf:"call_ends"`
+	Contended        *ebpf.ProgramSpec `ebpf:"contended"`
+	CounterOverflows *ebpf.ProgramSpec `ebpf:"counter_overflows"`
+	Executed         *ebpf.ProgramSpec `ebpf:"executed"`
+	PageBack         *ebpf.ProgramSpec `ebpf:"page_back"`
+	PageGiven        *ebpf.ProgramSpec `ebpf:"page_given"`
+	RequestBegins    *ebpf.ProgramSpec `ebpf:"request_begins"`
+	RequestEnds      *ebpf.ProgramSpec `ebpf:"request_ends"`
+	Switched         *ebpf.ProgramSpec `ebpf:"switched"`
 }
 
 // EntriesMapSpecs contains maps before they are loaded into the kernel.
@@ -134,6 +141,7 @@ type EntriesProgramSpecs struct {
 type EntriesMapSpecs struct {
 	Brks                 *ebpf.MapSpec `ebpf:"brks"`
 	Calls                *ebpf.MapSpec `ebpf:"calls"`
+	Counters             *ebpf.MapSpec `ebpf:"counters"`
 	Cpus                 *ebpf.MapSpec `ebpf:"cpus"`
 	Ends                 *ebpf.MapSpec `ebpf:"ends"`
 	GoProcs              *ebpf.MapSpec `ebpf:"go_procs"`
@@ -157,29 +165,33 @@ type EntriesMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type EntriesVariableSpecs struct {
-	BioArgument       *ebpf.VariableSpec `ebpf:"bio_argument"`
-	BrkNumber         *ebpf.VariableSpec `ebpf:"brk_number"`
-	BurstNs           *ebpf.VariableSpec `ebpf:"burst_ns"`
-	FileNs            *ebpf.VariableSpec `ebpf:"file_ns"`
-	HasPrevState      *ebpf.VariableSpec `ebpf:"has_prev_state"`
-	IntervalNs        *ebpf.VariableSpec `ebpf:"interval_ns"`
-	InversePacMask    *ebpf.VariableSpec `ebpf:"inverse_pac_mask"`
-	KernelLockNs      *ebpf.VariableSpec `ebpf:"kernel_lock_ns"`
-	KernelLockUnitNs  *ebpf.VariableSpec `ebpf:"kernel_lock_unit_ns"`
-	MmapNumber        *ebpf.VariableSpec `ebpf:"mmap_number"`
-	MremapNumber      *ebpf.VariableSpec `ebpf:"mremap_number"`
-	Origins           *ebpf.VariableSpec `ebpf:"origins"`
-	PageEvery         *ebpf.VariableSpec `ebpf:"page_every"`
-	PageFirst         *ebpf.VariableSpec `ebpf:"page_first"`
-	PageShift         *ebpf.VariableSpec `ebpf:"page_shift"`
-	RingMost          *ebpf.VariableSpec `ebpf:"ring_most"`
-	StackPtregsOffset *ebpf.VariableSpec `ebpf:"stack_ptregs_offset"`
-	TaskStackOffset   *ebpf.VariableSpec `ebpf:"task_stack_offset"`
-	UserLockNs        *ebpf.VariableSpec `ebpf:"user_lock_ns"`
-	VirtualUnit       *ebpf.VariableSpec `ebpf:"virtual_unit"`
-	WaitUnitNs        *ebpf.VariableSpec `ebpf:"wait_unit_ns"`
-	WantsFileBytes    *ebpf.VariableSpec `ebpf:"wants_file_bytes"`
-	WithDebugOutput   *ebpf.VariableSpec `ebpf:"with_debug_output"`
+	BioArgument           *ebpf.VariableSpec `ebpf:"bio_argument"`
+	BrkNumber             *ebpf.VariableSpec `ebpf:"brk_number"`
+	BurstNs               *ebpf.VariableSpec `ebpf:"burst_ns"`
+	CounterOrigin         *ebpf.VariableSpec `ebpf:"counter_origin"`
+	FileNs                *ebpf.VariableSpec `ebpf:"file_ns"`
+	FilterMinProcessAgeNs *ebpf.VariableSpec `ebpf:"filter_min_process_age_ns"`
+	HasPrevState          *ebpf.VariableSpec `ebpf:"has_prev_state"`
+	IntervalNs            *ebpf.VariableSpec `ebpf:"interval_ns"`
+	InversePacMask        *ebpf.VariableSpec `ebpf:"inverse_pac_mask"`
+	KernelLockNs          *ebpf.VariableSpec `ebpf:"kernel_lock_ns"`
+	KernelLockUnitNs      *ebpf.VariableSpec `ebpf:"kernel_lock_unit_ns"`
+	MmapNumber            *ebpf.VariableSpec `ebpf:"mmap_number"`
+	MremapNumber          *ebpf.VariableSpec `ebpf:"mremap_number"`
+	Origins               *ebpf.VariableSpec `ebpf:"origins"`
+	PageEvery             *ebpf.VariableSpec `ebpf:"page_every"`
+	PageFirst             *ebpf.VariableSpec `ebpf:"page_first"`
+	PageShift             *ebpf.VariableSpec `ebpf:"page_shift"`
+	RingMost              *ebpf.VariableSpec `ebpf:"ring_most"`
+	StackPtregsOffset     *ebpf.VariableSpec `ebpf:"stack_ptregs_offset"`
+	TaskGroupLeaderOffset *ebpf.VariableSpec `ebpf:"task_group_leader_offset"`
+	TaskStackOffset       *ebpf.VariableSpec `ebpf:"task_stack_offset"`
+	TaskStartTimeOffset   *ebpf.VariableSpec `ebpf:"task_start_time_offset"`
+	UserLockNs            *ebpf.VariableSpec `ebpf:"user_lock_ns"`
+	VirtualUnit           *ebpf.VariableSpec `ebpf:"virtual_unit"`
+	WaitUnitNs            *ebpf.VariableSpec `ebpf:"wait_unit_ns"`
+	WantsFileBytes        *ebpf.VariableSpec `ebpf:"wants_file_bytes"`
+	WithDebugOutput       *ebpf.VariableSpec `ebpf:"with_debug_output"`
 }
 
 // EntriesObjects contains all objects after they have been loaded into the kernel.
@@ -204,6 +216,7 @@ func (o *EntriesObjects) Close() error {
 type EntriesMaps struct {
 	Brks                 *ebpf.Map `ebpf:"brks"`
 	Calls                *ebpf.Map `ebpf:"calls"`
+	Counters             *ebpf.Map `ebpf:"counters"`
 	Cpus                 *ebpf.Map `ebpf:"cpus"`
 	Ends                 *ebpf.Map `ebpf:"ends"`
 	GoProcs              *ebpf.Map `ebpf:"go_procs"`
@@ -227,6 +240,7 @@ func (m *EntriesMaps) Close() error {
 	return _EntriesClose(
 		m.Brks,
 		m.Calls,
+		m.Counters,
 		m.Cpus,
 		m.Ends,
 		m.GoProcs,
@@ -251,47 +265,52 @@ func (m *EntriesMaps) Close() error {
 //
 // It can be passed to LoadEntriesObjects or ebpf.CollectionSpec.LoadAndAssign.
 type EntriesVariables struct {
-	BioArgument       *ebpf.Variable `ebpf:"bio_argument"`
-	BrkNumber         *ebpf.Variable `ebpf:"brk_number"`
-	BurstNs           *ebpf.Variable `ebpf:"burst_ns"`
-	FileNs            *ebpf.Variable `ebpf:"file_ns"`
-	HasPrevState      *ebpf.Variable `ebpf:"has_prev_state"`
-	IntervalNs        *ebpf.Variable `ebpf:"interval_ns"`
-	InversePacMask    *ebpf.Variable `ebpf:"inverse_pac_mask"`
-	KernelLockNs      *ebpf.Variable `ebpf:"kernel_lock_ns"`
-	KernelLockUnitNs  *ebpf.Variable `ebpf:"kernel_lock_unit_ns"`
-	MmapNumber        *ebpf.Variable `ebpf:"mmap_number"`
-	MremapNumber      *ebpf.Variable `ebpf:"mremap_number"`
-	Origins           *ebpf.Variable `ebpf:"origins"`
-	PageEvery         *ebpf.Variable `ebpf:"page_every"`
-	PageFirst         *ebpf.Variable `ebpf:"page_first"`
-	PageShift         *ebpf.Variable `ebpf:"page_shift"`
-	RingMost          *ebpf.Variable `ebpf:"ring_most"`
-	StackPtregsOffset *ebpf.Variable `ebpf:"stack_ptregs_offset"`
-	TaskStackOffset   *ebpf.Variable `ebpf:"task_stack_offset"`
-	UserLockNs        *ebpf.Variable `ebpf:"user_lock_ns"`
-	VirtualUnit       *ebpf.Variable `ebpf:"virtual_unit"`
-	WaitUnitNs        *ebpf.Variable `ebpf:"wait_unit_ns"`
-	WantsFileBytes    *ebpf.Variable `ebpf:"wants_file_bytes"`
-	WithDebugOutput   *ebpf.Variable `ebpf:"with_debug_output"`
+	BioArgument           *ebpf.Variable `ebpf:"bio_argument"`
+	BrkNumber             *ebpf.Variable `ebpf:"brk_number"`
+	BurstNs               *ebpf.Variable `ebpf:"burst_ns"`
+	CounterOrigin         *ebpf.Variable `ebpf:"counter_origin"`
+	FileNs                *ebpf.Variable `ebpf:"file_ns"`
+	FilterMinProcessAgeNs *ebpf.Variable `ebpf:"filter_min_process_age_ns"`
+	HasPrevState          *ebpf.Variable `ebpf:"has_prev_state"`
+	IntervalNs            *ebpf.Variable `ebpf:"interval_ns"`
+	InversePacMask        *ebpf.Variable `ebpf:"inverse_pac_mask"`
+	KernelLockNs          *ebpf.Variable `ebpf:"kernel_lock_ns"`
+	KernelLockUnitNs      *ebpf.Variable `ebpf:"kernel_lock_unit_ns"`
+	MmapNumber            *ebpf.Variable `ebpf:"mmap_number"`
+	MremapNumber          *ebpf.Variable `ebpf:"mremap_number"`
+	Origins               *ebpf.Variable `ebpf:"origins"`
+	PageEvery             *ebpf.Variable `ebpf:"page_every"`
+	PageFirst             *ebpf.Variable `ebpf:"page_first"`
+	PageShift             *ebpf.Variable `ebpf:"page_shift"`
+	RingMost              *ebpf.Variable `ebpf:"ring_most"`
+	StackPtregsOffset     *ebpf.Variable `ebpf:"stack_ptregs_offset"`
+	TaskGroupLeaderOffset *ebpf.Variable `ebpf:"task_group_leader_offset"`
+	TaskStackOffset       *ebpf.Variable `ebpf:"task_stack_offset"`
+	TaskStartTimeOffset   *ebpf.Variable `ebpf:"task_start_time_offset"`
+	UserLockNs            *ebpf.Variable `ebpf:"user_lock_ns"`
+	VirtualUnit           *ebpf.Variable `ebpf:"virtual_unit"`
+	WaitUnitNs            *ebpf.Variable `ebpf:"wait_unit_ns"`
+	WantsFileBytes        *ebpf.Variable `ebpf:"wants_file_bytes"`
+	WithDebugOutput       *ebpf.Variable `ebpf:"with_debug_output"`
 }
 
 // EntriesPrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to LoadEntriesObjects or ebpf.CollectionSpec.LoadAndAssign.
 type EntriesPrograms struct {
-	Acquired      *ebpf.Program `ebpf:"acquired"`
-	Back          *ebpf.Program `ebpf:"back"`
-	BackByProbe   *ebpf.Program `ebpf:"back_by_probe"`
-	CallBegins    *ebpf.Program `ebpf:"call_begins"`
-	CallEnds      *ebpf.Program `ebpf:"call_ends"`
-	Contended     *ebpf.Program `ebpf:"contended"`
-	Executed      *ebpf.Program `ebpf:"executed"`
-	PageBack      *ebpf.Program `ebpf:"page_back"`
-	PageGiven     *ebpf.Program `ebpf:"page_given"`
-	RequestBegins *ebpf.Program `ebpf:"request_begins"`
-	RequestEnds   *ebpf.Program `ebpf:"request_ends"`
-	Switched      *ebpf.Program `ebpf:"switched"`
+	Acquired         *ebpf.Program `ebpf:"acquired"`
+	Back             *ebpf.Program `ebpf:"back"`
+	BackByProbe      *ebpf.Program `ebpf:"back_by_probe"`
+	CallBegins       *ebpf.Program `ebpf:"call_begins"`
+	CallEnds         *ebpf.Program `ebpf:"call_ends"`
+	Contended        *ebpf.Program `ebpf:"contended"`
+	CounterOverflows *ebpf.Program `ebpf:"counter_overflows"`
+	Executed         *ebpf.Program `ebpf:"executed"`
+	PageBack         *ebpf.Program `ebpf:"page_back"`
+	PageGiven        *ebpf.Program `ebpf:"page_given"`
+	RequestBegins    *ebpf.Program `ebpf:"request_begins"`
+	RequestEnds      *ebpf.Program `ebpf:"request_ends"`
+	Switched         *ebpf.Program `ebpf:"switched"`
 }
 
 func (p *EntriesPrograms) Close() error {
@@ -302,6 +321,7 @@ func (p *EntriesPrograms) Close() error {
 		p.CallBegins,
 		p.CallEnds,
 		p.Contended,
+		p.CounterOverflows,
 		p.Executed,
 		p.PageBack,
 		p.PageGiven,

@@ -13,8 +13,12 @@ SEC("raw_tp/sched_process_exec")
 int executed(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 id = bpf_get_current_pid_tgid();
+	struct cpu *c = this_cpu();
 
-	if (pid_information(id >> 32))
-		report_pid(ctx, id, RATELIMIT_ACTION_RESET);
+	if (!c || !pid_information(id >> 32))
+		return 0;
+	c->busy = 1; /* see counts.h */
+	report_pid(ctx, id, RATELIMIT_ACTION_RESET);
+	c->busy = 0;
 	return 0;
 }
