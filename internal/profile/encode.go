@@ -10,16 +10,17 @@ import (
 
 	"github.com/google/pprof/profile"
 
+	"huatuo/internal/profile/otlp"
 	"huatuo/internal/signal"
 )
 
 // Formats are those that Encode writes.
-func Formats() []string { return []string{"pprof", "folded", "speedscope", "svg"} }
+func Formats() []string { return []string{"pprof", "folded", "speedscope", "svg", "otlp"} }
 
 // Encode writes a graph in a format that other tools read: pprof (gzipped
 // profile.proto, for go tool pprof and Pyroscope), folded (Brendan Gregg's
-// stackcollapse lines), speedscope (its file format, "sampled"), or svg (a flame
-// graph to look at).
+// stackcollapse lines), speedscope (its file format, "sampled"), svg (a flame
+// graph to look at), or otlp (OTLP profiles, a protobuf ProfilesData).
 func Encode(w io.Writer, g *signal.FlameGraph, format string) error {
 	switch format {
 	case "pprof":
@@ -30,6 +31,8 @@ func Encode(w io.Writer, g *signal.FlameGraph, format string) error {
 		return writeSpeedscope(w, g)
 	case "svg":
 		return writeSVG(w, g)
+	case "otlp":
+		return writeOTLP(w, g)
 	}
 	return fmt.Errorf("no format %q: want one of %s", format, strings.Join(Formats(), ", "))
 }
@@ -37,11 +40,29 @@ func Encode(w io.Writer, g *signal.FlameGraph, format string) error {
 // Show is what a frame is called in a graph.
 func Show(f *signal.Frame) string { return f.Title() }
 
+// kernelModule stands for the kernel itself in files, which want a name.
+const kernelModule = "[kernel]"
+
+// moduleOf is what a file says a frame is of.
+func moduleOf(f *signal.Frame) string {
+	if f.Module == "" && IsKernel(f) {
+		return kernelModule
+	}
+	return f.Module
+}
+
+// writePprof writes the type of the graph last, which readers take unless told
+// otherwise. The number of samples comes before it, where the graph has it:
+// comparing two files needs it.
 func writePprof(w io.Writer, g *signal.FlameGraph) error {
 	p := &profile.Profile{
 		SampleType:    []*profile.ValueType{{Type: g.Type, Unit: g.Unit}},
 		TimeNanos:     g.From.UnixNano(),
 		DurationNanos: g.To.Sub(g.From).Nanoseconds(),
+	}
+	counted := g.Squares > 0
+	if counted {
+		p.SampleType = append([]*profile.ValueType{{Type: "samples", Unit: "count"}}, p.SampleType...)
 	}
 	locations := make([]*profile.Location, len(g.Frames))
 	mappings := map[string]*profile.Mapping{}
@@ -49,13 +70,11 @@ func writePprof(w io.Writer, g *signal.FlameGraph) error {
 		f := &g.Frames[i]
 		fn := &profile.Function{ID: uint64(i + 1), Name: Show(f), SystemName: f.Function, Filename: f.File}
 		p.Function = append(p.Function, fn)
-		m := mappings[f.Module]
+		module := moduleOf(f)
+		m := mappings[module]
 		if m == nil {
-			m = &profile.Mapping{ID: uint64(len(mappings) + 1), File: f.Module, HasFunctions: true, HasFilenames: true, HasLineNumbers: true}
-			if f.Module == "" {
-				m.File = "[kernel]"
-			}
-			mappings[f.Module] = m
+			m = &profile.Mapping{ID: uint64(len(mappings) + 1), File: module, HasFunctions: true, HasFilenames: true, HasLineNumbers: true}
+			mappings[module] = m
 			p.Mapping = append(p.Mapping, m)
 		}
 		locations[i] = &profile.Location{ID: uint64(i + 1), Mapping: m, Line: []profile.Line{{Function: fn, Line: int64(f.Line)}}}
@@ -66,6 +85,9 @@ func writePprof(w io.Writer, g *signal.FlameGraph) error {
 			continue
 		}
 		s := &profile.Sample{Value: []int64{n.Self}}
+		if counted {
+			s.Value = []int64{n.SelfCount, n.Self}
+		}
 		for j := i; j >= 0; j = g.Nodes[j].Parent {
 			s.Location = append(s.Location, locations[g.Nodes[j].Frame])
 		}
@@ -75,6 +97,38 @@ func writePprof(w io.Writer, g *signal.FlameGraph) error {
 		return fmt.Errorf("BUG: pprof: %w", err)
 	}
 	return p.Write(w)
+}
+
+// writeOTLP writes one profile. Whose stacks they are is not said: they may be
+// of everybody, which OpenTelemetry has this name for.
+func writeOTLP(w io.Writer, g *signal.FlameGraph) error {
+	e := otlp.New()
+	locations := make([]int32, len(g.Frames))
+	for i := range g.Frames {
+		f := &g.Frames[i]
+		locations[i] = e.Location(f, IsKernel(f))
+	}
+	p := otlp.Profile{
+		Type: g.Type, Unit: g.Unit, PeriodType: g.Type, PeriodUnit: g.Unit, Period: 1,
+		Begin: g.From.UnixNano(), Nanoseconds: g.To.Sub(g.From).Nanoseconds(),
+	}
+	for i, n := range g.Nodes {
+		if n.Self == 0 {
+			continue
+		}
+		var stack []int32
+		for j := i; j >= 0; j = g.Nodes[j].Parent {
+			stack = append(stack, locations[g.Nodes[j].Frame])
+		}
+		p.Samples = append(p.Samples, otlp.Sample{Stack: e.Stack(stack), Value: n.Self})
+	}
+	e.Add([]otlp.Attribute{{Name: "service.name", Value: "unknown_service"}}, p)
+	raw, err := e.Marshal()
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(raw)
+	return err
 }
 
 func writeFolded(w io.Writer, g *signal.FlameGraph) error {
