@@ -133,6 +133,8 @@ func Amount(v int64, unit string) string {
 			return fmt.Sprintf("%.1f MiB", f/(1<<20))
 		}
 		return fmt.Sprintf("%.1f KiB", f/(1<<10))
+	case "count", "":
+		return fmt.Sprint(v)
 	}
-	return fmt.Sprint(v)
+	return fmt.Sprint(v, " ", unit) // of another tool
 }
