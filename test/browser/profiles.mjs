@@ -92,6 +92,8 @@ export const profiles = [
 
       const href = await page.locator('.downloads a:text-is("pprof")').getAttribute("href");
       assert(href.includes(`process=${encodeURIComponent(b.process)}`), `the download forgets the filter: ${href}`);
+      const r = await fetch(new URL(href.replace("format=pprof", "format=otlp"), `${base}/`));
+      assert(r.headers.get("content-type") === "application/x-protobuf" && Buffer.from(await r.arrayBuffer()).includes(b.fn), `otlp: ${r.status}, without ${b.fn}`);
       const [file] = await Promise.all([page.waitForEvent("download"), page.click('.downloads a:text-is("pprof")')]);
       const bytes = await readFile(await file.path());
       assert(bytes.length > 100 && bytes[0] === 0x1f && bytes[1] === 0x8b, "the profile is not gzip");
@@ -146,6 +148,16 @@ export const profiles = [
       const change = await page.locator(".changes tbody tr").first().textContent();
       assert(/[+−][\d.]+%/.test(change), `no change: ${change}`);
       await shot("profiles-changes");
+      // The table is the server's answer: its order and its verdicts.
+      for (const rank of ["Self", "Total"]) {
+        const answer = page.waitForResponse((r) => r.url().includes("/profiles/diff?") && r.url().includes(`of=${rank.toLowerCase()}`));
+        await page.reload();
+        if (rank === "Total") await page.click('.rank .chip:text-is("Total")');
+        const { functions } = await (await answer).json();
+        const want = functions.slice(0, 5).map((f) => `${f.function} ${f.verdict}`).join();
+        await page.waitForFunction((w) => [...document.querySelectorAll(".changes tbody tr")].slice(0, 5).map((r) => `${r.dataset.fn} ${r.dataset.verdict}`).join() === w, want);
+      }
+      assert((await query(page)).rank === "total", "what changes are ranked by is not in the address");
       await fits(page);
     },
   },
@@ -162,6 +174,14 @@ export const profiles = [
       await page.waitForSelector(`tr[data-fn="${b.fn}"]`);
       await fits(page);
       await shot("profiles-phone-table");
+      await open(hash(b, "&cmp=before&view=table"), "?lang=zh");
+      await page.waitForSelector('.changes :text("判定")');
+      await fits(page);
+      await shot("profiles-phone-changes");
+      await page.click('.chip:text-is("火焰图")');
+      await drawn(page, ".flame canvas");
+      await fits(page);
+      await shot("profiles-phone-diff");
     },
   },
   {

@@ -3,17 +3,17 @@
 /** Profiles: where the time goes, in which function of whom, and when. All of the view's state is in its URL. */
 import type { JSX } from "preact";
 import { useMemo, useState } from "preact/hooks";
-import { api, profileURL, type FlameGraph, type ProfileTypes } from "../api";
-import { build, collapse, diff, find, matching, pattern, sandwich, shareOf, type Fn, type Kind, type Tree } from "../flame";
+import { api, profileURL, type FlameGraph, type ProfileDiff, type ProfileTypes } from "../api";
+import { build, buildDiff, collapse, find, matching, pattern, sandwich, shareOf, type Fn, type Kind, type Tree } from "../flame";
 import { formatSel, heatAsk, parseSel } from "../heatgrid";
 import { Flame } from "../parts/flame";
 import { HeatMap } from "../parts/heatmap";
 import { rangeKey } from "../parts/panel";
-import { Changes, Functions, where } from "../parts/proftables";
+import { Changes, Functions, rankOf, where } from "../parts/proftables";
 import { clock } from "../parts/time";
 import { Card, Copy, Icon, Notice, Show } from "../parts/ui";
 import { changeColor, flameColor } from "../palette";
-import { amount, comparedParams, EARLIER, filterOf, grainOf, LABELS, paramsOf, parseCompare, percent, points, valuesOf, windowOf } from "../profile";
+import { amount, diffParams, EARLIER, filterOf, grainOf, LABELS, paramsOf, parseCompare, percent, points, valuesOf, windowOf } from "../profile";
 import { formatHash, patched, setQuery } from "../router";
 import { useApp, useLoad } from "../state";
 import { grouped, span } from "../units";
@@ -23,7 +23,9 @@ import { Chip, Search, Select } from "./metrics";
 const LEAST_SHARE = 0.0001;
 
 const KINDS: Kind[] = ["native", "runtime", "kernel", "unknown"];
-const FORMATS = ["pprof", "folded", "svg", "speedscope"];
+const FORMATS = ["pprof", "folded", "svg", "speedscope", "otlp"];
+/** Functions of a comparison: more than one reads, so that a search finds what it should. */
+const MOST_CHANGES = 1000;
 
 export function ProfilesPage({ query }: { query: URLSearchParams }): JSX.Element {
   const { tick } = useApp();
@@ -128,9 +130,21 @@ function When({ type, unit, hertz, query, turn }: { type: string; unit: string; 
   );
 }
 
-interface Both {
-  now: FlameGraph;
-  then: FlameGraph | null;
+/** What the graph is of: samples, or samples compared with others. */
+type Shown = { graph: FlameGraph; diff: null } | { graph: null; diff: ProfileDiff };
+
+/** A sum of samples, as one line tells it. */
+interface Sum {
+  unit: string;
+  total: number;
+  samples: number;
+  dropped: number;
+  truncated: number;
+}
+
+function sumOf({ graph, diff }: Shown): Sum {
+  const of = diff === null ? graph : diff.after;
+  return { unit: (diff ?? graph).unit, total: of.total, samples: of.samples, dropped: (diff ?? graph).dropped_nodes ?? 0, truncated: of.truncated ?? 0 };
 }
 
 function Stacks({ type, absent, query, turn }: { type: NonNullable<ProfileTypes["types"]>[number]; absent: string | null; query: URLSearchParams; turn: number }): JSX.Element {
@@ -141,11 +155,12 @@ function Stacks({ type, absent, query, turn }: { type: NonNullable<ProfileTypes[
   const window = windowOf(query, range);
   const compare = parseCompare(cmp, window);
   const ask = paramsOf(type.name, filter, window);
-  const key = `flame ${type.name} ${JSON.stringify(filter)} ${cmp} ${sel || rangeKey(range)}`;
-  const loaded = useLoad(key, sel === "" ? turn : 0, async (s): Promise<Both> => {
+  const rank = rankOf(query);
+  const key = `flame ${type.name} ${JSON.stringify(filter)} ${compare === null ? "" : `${cmp} ${rank}`} ${sel || rangeKey(range)}`;
+  const loaded = useLoad(key, sel === "" ? turn : 0, async (s): Promise<Shown> => {
     const least = { min_share: LEAST_SHARE };
-    const [now, then] = await Promise.all([api.flame({ ...ask, ...least }, s), compare === null ? null : api.flame({ ...comparedParams(type.name, filter, window, compare), ...least }, s)]);
-    return { now, then };
+    if (compare === null) return { graph: await api.flame({ ...ask, ...least }, s), diff: null };
+    return { graph: null, diff: await api.profileDiff({ ...diffParams(type.name, filter, window, compare, rank), ...least, limit: MOST_CHANGES }, s) };
   });
   const note = (
     <span class="downloads"><Icon name="download" /><span class="desk-only">{t("prof.download")}</span>
@@ -155,7 +170,7 @@ function Stacks({ type, absent, query, turn }: { type: NonNullable<ProfileTypes[
   return (
     <Card title={<span title={`${type.help} ${type.read}`}>{type.name}</span>} note={note} class="flush stacks">
       <p class="hint lead">{type.help} {type.read}</p>
-      <Show of={loaded} height={400}>{(both) => both.now.total === 0 ? <Empty absent={absent} /> : <Graph both={both} query={query} stale={loaded.loading} />}</Show>
+      <Show of={loaded} height={400}>{(shown) => sumOf(shown).total === 0 ? <Empty absent={absent} /> : <Graph shown={shown} query={query} stale={loaded.loading} />}</Show>
     </Card>
   );
 }
@@ -169,21 +184,21 @@ function Empty({ absent }: { absent: string | null }): JSX.Element {
 
 type ViewName = "graph" | "table" | "sandwich";
 
-function Graph({ both, query, stale }: { both: Both; query: URLSearchParams; stale: boolean }): JSX.Element {
+function Graph({ shown, query, stale }: { shown: Shown; query: URLSearchParams; stale: boolean }): JSX.Element {
   const { t } = useApp();
   const fold = query.get("fold") === "1";
-  const compared = both.then !== null && both.then.total > 0;
+  const diff = shown.diff !== null && shown.diff.before.total > 0 ? shown.diff : null;
   const tree = useMemo(() => {
-    const whole = compared ? diff(both.now, both.then!) : build(both.now);
+    const whole = shown.diff === null ? build(shown.graph) : buildDiff(shown.diff);
     return fold ? collapse(whole) : whole;
-  }, [both, fold]);
+  }, [shown, fold]);
   const q = query.get("q") ?? "";
   const re = useMemo(() => (q === "" ? null : pattern(q)), [q]);
   const matched = useMemo(() => (re === null ? null : matching(tree, re)), [tree, re]);
   const asked = query.get("view");
   const view: ViewName = asked === "table" || asked === "sandwich" ? asked : "graph";
   const link = (f: Fn) => formatHash(["profiles"], patched(query, { view: "sandwich", fn: f.key }));
-  const { now, then } = both;
+  const sum = sumOf(shown);
   return (
     <div aria-busy={stale}>
       <div class="filters bar-row">
@@ -196,15 +211,15 @@ function Graph({ both, query, stale }: { both: Both; query: URLSearchParams; sta
         <Chip on={fold} onClick={() => setQuery({ fold: fold ? null : "1", focus: null })}>{t("prof.fold")}</Chip>
         {query.has("focus") && <button type="button" class="btn small" onClick={() => setQuery({ focus: null })}>{t("prof.reset")}</button>}
       </div>
-      {then !== null && !compared && <Notice title={t("prof.compare.empty")} />}
-      {view === "graph" && <Whole tree={tree} unit={now.unit} query={query} matched={matched} link={link} />}
-      {view === "table" && (compared ? <Changes tree={tree} samples={[then!.samples, now.samples]} matched={matched} query={query} link={link} /> : <Functions tree={tree} unit={now.unit} matched={matched} query={query} link={link} />)}
-      {view === "sandwich" && <Sandwich tree={tree} unit={now.unit} query={query} matched={matched} />}
-      <Legend compared={compared && view === "graph"} />
+      {shown.diff !== null && diff === null && <Notice title={t("prof.compare.empty")} />}
+      {view === "graph" && <Whole tree={tree} unit={sum.unit} query={query} matched={matched} link={link} />}
+      {view === "table" && (diff !== null ? <Changes tree={tree} diff={diff} re={re} query={query} link={link} /> : <Functions tree={tree} unit={sum.unit} matched={matched} query={query} link={link} />)}
+      {view === "sandwich" && <Sandwich tree={tree} unit={sum.unit} query={query} matched={matched} />}
+      <Legend compared={diff !== null && view === "graph"} />
       <p class="hint lead">
-        {t("prof.sum", { v: amount(now.total, now.unit), n: grouped(now.samples) })}
-        {(now.dropped_nodes ?? 0) > 0 && ` · ${t("prof.dropped", { n: grouped(now.dropped_nodes!) })}`}
-        {(now.truncated ?? 0) > 0 && ` · ${t("prof.truncated", { s: percent(now.truncated! / now.total) })}`}
+        {t("prof.sum", { v: amount(sum.total, sum.unit), n: grouped(sum.samples) })}
+        {sum.dropped > 0 && ` · ${t("prof.dropped", { n: grouped(sum.dropped) })}`}
+        {sum.truncated > 0 && ` · ${t("prof.truncated", { s: percent(sum.truncated / sum.total) })}`}
       </p>
     </div>
   );
