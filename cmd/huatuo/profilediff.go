@@ -36,16 +36,16 @@ Functions are ranked by how much larger their share of all became, so that profi
 different length and load can be compared; --absolute ranks them by their values instead.
 Behind the change stands what a test of significance says:
 
-  regressed, improved   not by chance: of all functions that are tested, one is
-                        called so wrongly in one of twenty comparisons
+  regressed, improved   not by chance: in 19 of 20 comparisons no function at all is
+                        called so wrongly
   unclear               may be chance
   untested              fewer than ten samples
 
-A function that is in one file of each profile is the same function, whatever the
-names of the files: the next version of a program often has another one.
+A function whose name occurs in a single file of each profile is taken as the same one,
+whatever these files are called: the next version of a program often has another name.
 
 With -o the comparison is written to a file: .svg is a flame graph of both, red where
-it grew and blue where it shrank; .json is what the API has.`,
+it grew and blue where it shrank; .json has the form of the API's comparison.`,
 		Example: `  huatuo profile diff before.pb.gz after.pb.gz
   huatuo profile diff v1.pb.gz v2.pb.gz --of total -o diff.svg
   huatuo profile diff heap1.pb.gz heap2.pb.gz --type inuse_space --absolute`,
@@ -126,14 +126,14 @@ func (d *profileDiff) read(from, to string) (before, after *sig.FlameGraph, othe
 		typ = a.Default()
 	}
 	if before, err = b.Graph(typ); err != nil {
-		return nil, nil, nil, fmt.Errorf("%s: %w", from, err)
+		return nil, nil, nil, fmt.Errorf("%s: %s", from, printable(err.Error()))
 	}
 	if after, err = a.Graph(typ); err != nil {
-		return nil, nil, nil, fmt.Errorf("%s: %w", to, err)
+		return nil, nil, nil, fmt.Errorf("%s: %s", to, printable(err.Error()))
 	}
 	switch {
 	case before.Unit != after.Unit:
-		return nil, nil, nil, fmt.Errorf("%s has %q in %s, %s in %s: they cannot be compared", from, typ, before.Unit, to, after.Unit)
+		return nil, nil, nil, fmt.Errorf("%s has %q in %q, %s in %q: they cannot be compared", from, typ, before.Unit, to, after.Unit)
 	case before.Total == 0 && after.Total == 0:
 		return nil, nil, nil, fmt.Errorf("both files have no values of type %q", typ)
 	}
@@ -163,8 +163,9 @@ func readPprof(file string) (*profile.File, error) {
 
 // printDiff prints the functions that changed most.
 func (c *cli) printDiff(d *sig.ProfileDiff, o profile.DiffOptions) {
+	amount := func(v int64) string { return printable(profile.Amount(v, d.Unit)) }
 	fmt.Fprintf(c.out, "%s: %s in %d samples before, %s in %d after\n", printable(d.Type),
-		profile.Amount(d.Before.Total, d.Unit), d.Before.Samples, profile.Amount(d.After.Total, d.Unit), d.After.Samples)
+		amount(d.Before.Total), d.Before.Samples, amount(d.After.Total), d.After.Samples)
 	if len(d.Functions) == 0 {
 		fmt.Fprintln(c.out, "no function changed")
 		return
@@ -180,7 +181,10 @@ func (c *cli) printDiff(d *sig.ProfileDiff, o profile.DiffOptions) {
 		}
 		before, after, change := fmt.Sprintf("%.1f%%", 100*s.Before), fmt.Sprintf("%.1f%%", 100*s.After), fmt.Sprintf("%+.1f%%", 100*(s.After-s.Before))
 		if o.Absolute {
-			before, after, change = profile.Amount(s.BeforeValue, d.Unit), profile.Amount(s.AfterValue, d.Unit), signed(s.AfterValue-s.BeforeValue, d.Unit)
+			before, after, change = amount(s.BeforeValue), amount(s.AfterValue), amount(s.AfterValue-s.BeforeValue)
+			if s.AfterValue > s.BeforeValue {
+				change = "+" + change
+			}
 		}
 		where := path.Base(f.Module)
 		if f.Module == "" {
@@ -192,12 +196,4 @@ func (c *cli) printDiff(d *sig.ProfileDiff, o profile.DiffOptions) {
 	if n := len(d.Functions) - topRows; n > 0 {
 		fmt.Fprintf(c.out, "\n%d more functions; -o FILE.json has all\n", n)
 	}
-}
-
-// signed writes a change of a value.
-func signed(v int64, unit string) string {
-	if v < 0 {
-		return "-" + profile.Amount(-v, unit)
-	}
-	return "+" + profile.Amount(v, unit)
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"math"
 	"strings"
 	"unicode/utf8"
 
@@ -115,6 +116,9 @@ func colour(f *signal.Frame) string {
 
 // Amount writes a value for people.
 func Amount(v int64, unit string) string {
+	if v < 0 {
+		return "-" + Amount(-max(v, -math.MaxInt64), unit)
+	}
 	f := float64(v)
 	switch unit {
 	case "nanoseconds":
