@@ -137,8 +137,8 @@ func (d *profileDiff) read(from, to string) (before, after *sig.FlameGraph, othe
 	case before.Total == 0 && after.Total == 0:
 		return nil, nil, nil, fmt.Errorf("both files have no values of type %q", typ)
 	}
-	for _, t := range a.Types() {
-		if t != typ && d.typ == "" && slices.Contains(b.Types(), t) {
+	for _, t := range a.Types() { // samples are how many the others come from
+		if d.typ == "" && t != typ && t != "samples" && slices.Contains(b.Types(), t) {
 			others = append(others, t)
 		}
 	}
@@ -170,7 +170,11 @@ func (c *cli) printDiff(d *sig.ProfileDiff, o profile.DiffOptions) {
 		fmt.Fprintln(c.out, "no function changed")
 		return
 	}
-	fmt.Fprintf(c.out, "%d of %d functions that have enough samples changed, and not by chance\n\n", d.Clear, d.Tested)
+	if d.Tested == 0 {
+		fmt.Fprint(c.out, "no function has enough samples to tell a change from chance\n\n")
+	} else {
+		fmt.Fprintf(c.out, "%d of %d functions that have enough samples changed, and not by chance\n\n", d.Clear, d.Tested)
+	}
 	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "BEFORE\tAFTER\tCHANGE\t\t  FUNCTION")
 	for i := range d.Functions[:min(topRows, len(d.Functions))] {
