@@ -9,7 +9,7 @@ import { formatSel, heatAsk, parseSel } from "../heatgrid";
 import { Flame } from "../parts/flame";
 import { HeatMap } from "../parts/heatmap";
 import { rangeKey } from "../parts/panel";
-import { Changes, Functions, rankOf, where } from "../parts/proftables";
+import { Changes, Functions, rankOf, where, type Names } from "../parts/proftables";
 import { clock } from "../parts/time";
 import { Card, Copy, Icon, Notice, Show } from "../parts/ui";
 import { changeColor, flameColor } from "../palette";
@@ -155,6 +155,8 @@ function Stacks({ type, absent, query, turn }: { type: NonNullable<ProfileTypes[
   const window = windowOf(query, range);
   const compare = parseCompare(cmp, window);
   const ask = paramsOf(type.name, filter, window);
+  // Another workload is not what was before.
+  const names: Names = compare !== null && "label" in compare ? { base: compare.value, own: filter[compare.label] ?? t("prof.after") } : { base: t("prof.before"), own: t("prof.after") };
   const rank = rankOf(query);
   const key = `flame ${type.name} ${JSON.stringify(filter)} ${compare === null ? "" : `${cmp} ${rank}`} ${sel || rangeKey(range)}`;
   const loaded = useLoad(key, sel === "" ? turn : 0, async (s): Promise<Shown> => {
@@ -170,7 +172,7 @@ function Stacks({ type, absent, query, turn }: { type: NonNullable<ProfileTypes[
   return (
     <Card title={<span title={`${type.help} ${type.read}`}>{type.name}</span>} note={note} class="flush stacks">
       <p class="hint lead">{type.help} {type.read}</p>
-      <Show of={loaded} height={400}>{(shown) => sumOf(shown).total === 0 ? <Empty absent={absent} /> : <Graph shown={shown} query={query} stale={loaded.loading} />}</Show>
+      <Show of={loaded} height={400}>{(shown) => sumOf(shown).total === 0 ? <Empty absent={absent} /> : <Graph shown={shown} names={names} query={query} stale={loaded.loading} />}</Show>
     </Card>
   );
 }
@@ -184,7 +186,7 @@ function Empty({ absent }: { absent: string | null }): JSX.Element {
 
 type ViewName = "graph" | "table" | "sandwich";
 
-function Graph({ shown, query, stale }: { shown: Shown; query: URLSearchParams; stale: boolean }): JSX.Element {
+function Graph({ shown, names, query, stale }: { shown: Shown; names: Names; query: URLSearchParams; stale: boolean }): JSX.Element {
   const { t } = useApp();
   const fold = query.get("fold") === "1";
   const diff = shown.diff !== null && shown.diff.before.total > 0 ? shown.diff : null;
@@ -212,8 +214,8 @@ function Graph({ shown, query, stale }: { shown: Shown; query: URLSearchParams; 
         {query.has("focus") && <button type="button" class="btn small" onClick={() => setQuery({ focus: null })}>{t("prof.reset")}</button>}
       </div>
       {shown.diff !== null && diff === null && <Notice title={t("prof.compare.empty")} />}
-      {view === "graph" && <Whole tree={tree} unit={sum.unit} query={query} matched={matched} link={link} />}
-      {view === "table" && (diff !== null ? <Changes tree={tree} diff={diff} re={re} query={query} link={link} /> : <Functions tree={tree} unit={sum.unit} matched={matched} query={query} link={link} />)}
+      {view === "graph" && <Whole tree={tree} base={names.base} unit={sum.unit} query={query} matched={matched} link={link} />}
+      {view === "table" && (diff !== null ? <Changes tree={tree} diff={diff} names={names} re={re} query={query} link={link} /> : <Functions tree={tree} unit={sum.unit} matched={matched} query={query} link={link} />)}
       {view === "sandwich" && <Sandwich tree={tree} unit={sum.unit} query={query} matched={matched} />}
       <Legend compared={diff !== null && view === "graph"} />
       <p class="hint lead">
@@ -236,7 +238,7 @@ function Legend({ compared }: { compared: boolean }): JSX.Element {
 }
 
 /** useFace gives a tree's colours and texts. */
-function useFace(tree: Tree, unit: string) {
+function useFace(tree: Tree, unit: string, base = "") {
   const { t, dark } = useApp();
   return useMemo(() => {
     const all = tree.total[0] || 1;
@@ -251,11 +253,11 @@ function useFace(tree: Tree, unit: string) {
       if (f !== undefined) lines.push(where(f), f.frame.missing ? t("prof.missing", { s: f.frame.missing }) : "", f.frame.build_id ? t("prof.build", { s: f.frame.build_id }) : "");
       const value = (v: number, word: string) => `${word} ${amount(v, unit)} (${percent(v / all)})`;
       lines.push(value(tree.total[i]!, t("prof.total")), value(tree.self[i]!, t("prof.self")));
-      if (tree.base !== undefined) lines.push(`${t("prof.before")} ${percent(tree.base[i]! / then)}, ${t("prof.change")} ${points(grown(i))}`);
+      if (tree.base !== undefined) lines.push(`${base} ${percent(tree.base[i]! / then)}, ${t("prof.change")} ${points(grown(i))}`);
       return lines.filter((l) => l !== "");
     };
     return { color, name, tip };
-  }, [tree, unit, dark, t]);
+  }, [tree, unit, base, dark, t]);
 }
 
 interface GraphProps {
@@ -265,9 +267,9 @@ interface GraphProps {
   matched: Uint8Array | null;
 }
 
-function Whole({ tree, unit, query, matched, link }: GraphProps & { link: (f: Fn) => string }): JSX.Element {
+function Whole({ tree, base, unit, query, matched, link }: GraphProps & { base: string; link: (f: Fn) => string }): JSX.Element {
   const { t } = useApp();
-  const face = useFace(tree, unit);
+  const face = useFace(tree, unit, base);
   const [at, setAt] = useState(0); // id of the node that the keyboard is at
   const focus = find(tree, Number(query.get("focus") ?? 0));
   const cursor = at === 0 ? -1 : find(tree, at);

@@ -89,13 +89,20 @@ export function rankOf(query: URLSearchParams): "self" | "total" {
   return query.get("rank") === "total" ? "total" : "self";
 }
 
+/** What both sides of a comparison are called. */
+export interface Names {
+  base: string;
+  own: string;
+}
+
 interface ChangesProps extends Pick<TableProps, "tree" | "query" | "link"> {
   diff: ProfileDiff;
+  names: Names;
   re: RegExp | null;
 }
 
 /** Changes ranks what takes a larger share than before: what is no accident first, in the server's order. */
-export function Changes({ tree, diff, re, query, link }: ChangesProps): JSX.Element {
+export function Changes({ tree, diff, names, re, query, link }: ChangesProps): JSX.Element {
   const { t } = useApp();
   const [limit, setLimit] = useState(ROWS);
   const of = rankOf(query);
@@ -111,8 +118,8 @@ export function Changes({ tree, diff, re, query, link }: ChangesProps): JSX.Elem
           <table class="table functions changes">
             <thead>
               <tr>
-                <th scope="col">{t("prof.function")}</th><th scope="col" class="r">{t("prof.before")}</th><th scope="col" class="r">{t("prof.after")}</th><th scope="col" class="r">{t("prof.change")}</th>
-                <th scope="col" class="r desk-only">{t("prof.samples")}</th><th scope="col" title={t("prof.clear.help")}>{t("prof.verdict")}</th>
+                <th scope="col">{t("prof.function")}</th><th scope="col" class="r party" title={names.base}>{names.base}</th><th scope="col" class="r party" title={names.own}>{names.own}</th><th scope="col" class="r">{t("prof.change")}</th>
+                <th scope="col" class="r desk-only">{t("prof.samples")}</th><th scope="col" class="desk-only" title={t("prof.clear.help")}>{t("prof.verdict")}</th>
               </tr>
             </thead>
             <tbody>
@@ -121,9 +128,9 @@ export function Changes({ tree, diff, re, query, link }: ChangesProps): JSX.Elem
                 return (
                   <tr key={`${change.function}@${change.module ?? ""}`} data-fn={fn.name} data-verdict={change.verdict}>
                     <Name f={fn} href={link(fn)} />
-                    <td class="r num">{percent(s.before)}</td><td class="r num">{percent(s.after)}</td><td class="r num">{points(s.after - s.before)}</td>
+                    <td class="r num">{percent(s.before)}</td><td class="r num">{percent(s.after)}</td><td class="r num">{points(s.after - s.before)} <span class="phone-only"><Verdict verdict={change.verdict} /></span></td>
                     <td class="r num muted desk-only">{grouped(s.before_samples)} → {grouped(s.after_samples)}</td>
-                    <td title={`z = ${digits(s.z)}, p = ${s.p.toPrecision(2)}`}><Verdict verdict={change.verdict} /></td>
+                    <td class="desk-only" title={`z = ${digits(s.z)}, p = ${s.p.toPrecision(2)}`}><Verdict verdict={change.verdict} /></td>
                   </tr>
                 );
               })}
