@@ -25,7 +25,7 @@ function Name({ f, href }: { f: Fn; href: string }): JSX.Element {
   return (
     <th scope="row" class="fn">
       <i class={`swatch kind-${f.kind}`} title={t(`prof.kind.${f.kind}`)} /> <a class="mono" href={href}>{f.name}</a>
-      <span class="help">{[where(f), f.frame.missing ? t("prof.missing", { s: f.frame.missing }) : ""].filter((s) => s !== "").join(" · ")}</span>
+      <span class="help">{[where(f), f.frame.missing && f.frame.offset ? t("prof.missing", { s: f.frame.missing }) : ""].filter((s) => s !== "").join(" · ")}</span>
     </th>
   );
 }
