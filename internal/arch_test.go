@@ -29,6 +29,7 @@ var layers = []layer{
 	{"internal/l7/", 1.5, "a parser is bytes in, messages out; it knows no other protocol"},
 	{"internal/probe", 2, "it says what a probe is, not which probes there are"},
 	{"internal/probes/probetest", 2.5, "it plays the agent for any probe, so it may know none"},
+	{"internal/profile/otlp", 2.5, "a form of stacks that files and servers have in common knows neither"},
 	{"internal/probes/", 3, "a probe must not know other probes, the store or the console"},
 	{"internal/profile", 3, "a profiler makes profiles; it must not know who keeps or shows them"},
 	{"internal/trace", 3, "spans are made from messages; who keeps them is not their business"},

@@ -98,12 +98,14 @@ those for files and disks with the bytes: in files of pprof and speedscope, and 
 a column of the table.
 
 With -o the stacks are written to a file for other tools; its name tells the format:
-.pb.gz or .pprof for go tool pprof, .folded or .txt, .speedscope.json, .svg for a
-flame graph to look at. "-" writes folded stacks to standard output.`,
+.pb.gz or .pprof for go tool pprof, .folded or .txt, .speedscope.json, .otlp for OTLP
+profiles (protobuf), .svg for a flame graph to look at. "-" writes folded stacks to
+standard output.`,
 		Example: `  sudo huatuo profile cpu --for 10s
   sudo huatuo profile offcpu --pid 4242 -o waits.svg
   sudo huatuo profile lock.user --comm java --for 30s
-  sudo huatuo profile cpu --container web -o web.pb.gz && go tool pprof -top web.pb.gz`,
+  sudo huatuo profile cpu --container web -o web.pb.gz && go tool pprof -top web.pb.gz
+  huatuo profile diff before.pb.gz after.pb.gz`,
 		ValidArgs: words,
 		Args:      func(_ *cobra.Command, args []string) error { return r.choose(args, words, all) },
 		RunE:      func(cmd *cobra.Command, _ []string) error { return c.profile(cmd, r) },
@@ -116,6 +118,7 @@ flame graph to look at. "-" writes folded stacks to standard output.`,
 	f.StringVar(&r.container, "container", "", "only this container: its name, or a prefix of its id")
 	f.StringVar(&r.engine, "engine", "", "how stacks are walked: auto, unwinder or frame_pointers; empty: as profiles.engine has it")
 	f.StringVarP(&r.output, "output", "o", "", `file for the stacks, "-" for standard output`)
+	cmd.AddCommand(c.profileDiffCmd())
 	return cmd
 }
 
@@ -128,10 +131,12 @@ func formatOf(file string) (string, error) {
 		return "pprof", nil
 	case strings.HasSuffix(base, ".svg"):
 		return "svg", nil
+	case strings.HasSuffix(base, ".otlp"):
+		return "otlp", nil
 	case strings.HasSuffix(base, ".json"):
 		return "speedscope", nil
 	}
-	return "", errUsage{fmt.Errorf("cannot tell a format from %q: end it in .pb.gz, .folded, .speedscope.json or .svg", file)}
+	return "", errUsage{fmt.Errorf("cannot tell a format from %q: end it in .pb.gz, .folded, .speedscope.json, .otlp or .svg", file)}
 }
 
 func (r *profileRun) matches(l *sig.ProfileLabels) bool {

@@ -67,7 +67,7 @@ type (
 	captureDownload struct {
 		ID     string `path:"id" minLength:"26" maxLength:"26"`
 		Type   string `query:"type" default:"cpu" maxLength:"100"`
-		Format string `query:"format" enum:"pprof,folded,speedscope,svg" default:"pprof"`
+		Format string `query:"format" enum:"pprof,folded,speedscope,svg,otlp" default:"pprof"`
 	}
 )
 

@@ -103,6 +103,9 @@ func TestCaptures(t *testing.T) {
 	if rec := w.get(path + "s/" + info.ID + "/download?format=folded"); rec.Code != 200 || rec.Body.String() != "cpu as folded" || !strings.Contains(rec.Header().Get("Content-Disposition"), ".folded.txt") {
 		t.Errorf("%d %s", rec.Code, rec.Body)
 	}
+	if rec := w.get(path + "s/" + info.ID + "/download?format=otlp"); rec.Header().Get("Content-Type") != "application/x-protobuf" || !strings.HasSuffix(rec.Header().Get("Content-Disposition"), `.otlp"`) {
+		t.Errorf("OTLP: %d %v", rec.Code, rec.Header())
+	}
 	wantProblem(t, w.get(path+"s/"+info.ID+"/download?type=lock"), http.StatusNotFound, `type "lock"`)
 	wantProblem(t, w.get(path+"s/01ARZ3NDEKTSV4RRFFQ69G5FAW"), http.StatusNotFound, "no such capture")
 	if rec := w.do(request(http.MethodDelete, path+"s/"+info.ID)); rec.Code != http.StatusNoContent {

@@ -94,7 +94,7 @@ type (
 	}
 	downloadParams struct {
 		ProfileParams
-		Format string `query:"format" enum:"pprof,folded,speedscope,svg" default:"pprof"`
+		Format string `query:"format" enum:"pprof,folded,speedscope,svg,otlp" default:"pprof"`
 	}
 )
 
@@ -218,6 +218,7 @@ func (s *Server) file(g *signal.FlameGraph, format string) *huma.StreamResponse 
 	kind := map[string][2]string{
 		"pprof": {"pb.gz", "application/octet-stream"}, "folded": {"folded.txt", "text/plain; charset=utf-8"},
 		"speedscope": {"speedscope.json", "application/json"}, "svg": {"svg", "image/svg+xml"},
+		"otlp": {"otlp", "application/x-protobuf"},
 	}[format]
 	return &huma.StreamResponse{Body: func(h huma.Context) {
 		h.SetHeader("Content-Type", kind[1])

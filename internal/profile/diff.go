@@ -12,6 +12,8 @@ import (
 // DiffOptions of Diff.
 type DiffOptions struct {
 	Self     bool    // rank by the samples that end in a function; otherwise by those through it
+	Absolute bool    // rank and test by values; otherwise by shares
+	Few      bool    // list functions with too few samples too, untested
 	MinShare float64 // nodes of the tree with less in both graphs are left out
 }
 
@@ -36,21 +38,24 @@ var ErrTypes = errors.New("profiles of different types cannot be compared")
 // The test is that of two proportions, with samples weighted by their values:
 // where each sample has the same, it is the ordinary one. It takes samples to be
 // independent of each other; those of one long wait are not.
+//
+// Values are compared as they are when that is asked for: of windows of the same
+// length. A window has as many samples as happen to fall into it.
 func Diff(before, after *signal.FlameGraph, o DiffOptions) (*signal.ProfileDiff, error) {
 	if before.Type != after.Type {
 		return nil, ErrTypes
 	}
 	out := &signal.ProfileDiff{
 		Type: after.Type, Unit: cmp.Or(after.Unit, before.Unit), Before: side(before), After: side(after),
-		Functions: []signal.FunctionChange{}, Frames: []signal.Frame{}, Nodes: []signal.DiffNode{},
+		Absolute: o.Absolute, Functions: []signal.FunctionChange{}, Frames: []signal.Frame{}, Nodes: []signal.DiffNode{},
 	}
-	rank(out, functions(before), functions(after), o.Self)
+	(&ranking{DiffOptions: o, out: out}).rank(functions(before), functions(after))
 	mergeTrees(out, before, after, o.MinShare)
 	return out, nil
 }
 
 func side(g *signal.FlameGraph) signal.ProfileSide {
-	return signal.ProfileSide{From: g.From, To: g.To, Total: g.Total, Samples: g.Samples}
+	return signal.ProfileSide{From: g.From, To: g.To, Total: g.Total, Samples: g.Samples, Truncated: g.Truncated}
 }
 
 // functionKey is a function, whatever the line in it.
@@ -127,66 +132,100 @@ func (p *part) add(q part) {
 	p.squares += q.squares
 }
 
-// rank fills in the functions that can be tested.
-func rank(out *signal.ProfileDiff, before, after graphSums, self bool) {
+// ranking fills in the functions of a comparison.
+type ranking struct {
+	DiffOptions
+	out *signal.ProfileDiff
+}
+
+func (r *ranking) rank(before, after graphSums) {
 	none := &functionSum{}
-	add := func(k functionKey, b, a *functionSum) {
-		c := signal.FunctionChange{
-			Function: k.name, Module: k.module, File: cmp.Or(a.file, b.file), Verdict: "unclear",
-			Self: compare(before.all, after.all, b.self, a.self), Total: compare(before.all, after.all, b.total, a.total),
-		}
-		x, larger := ranked(&c, self), a
-		if x.Before > x.After {
-			larger = b
-		}
-		if n := larger.part(self); n.value <= 0 || effective(n) < leastSamples-0.5 {
-			return
-		}
-		out.Tested++
-		if x.Before != x.After {
-			out.Functions = append(out.Functions, c)
-		}
-	}
 	for k, a := range after.functions {
 		b := before.functions[k]
 		if b == nil {
 			b = none
 		}
-		add(k, b, a)
+		r.add(k, before.all, after.all, b, a)
 	}
 	for k, b := range before.functions {
 		if after.functions[k] == nil {
-			add(k, b, none)
+			r.add(k, before.all, after.all, b, none)
 		}
 	}
-	for i := range out.Functions {
-		c := &out.Functions[i]
-		x := ranked(c, self)
-		if x.P*float64(out.Tested) >= mistakes {
+	for i := range r.out.Functions {
+		c := &r.out.Functions[i]
+		x := r.of(c)
+		if c.Verdict == untested || x.P*float64(r.out.Tested) >= mistakes {
 			continue
 		}
-		out.Clear++
+		r.out.Clear++
 		c.Verdict = "regressed"
 		if x.Z < 0 {
 			c.Verdict = "improved"
 		}
 	}
-	slices.SortFunc(out.Functions, func(a, b signal.FunctionChange) int {
-		x, y := ranked(&a, self), ranked(&b, self)
+	slices.SortFunc(r.out.Functions, func(a, b signal.FunctionChange) int {
 		return cmp.Or(
-			order(b.Verdict != "unclear", a.Verdict != "unclear"),
-			cmp.Compare(y.After-y.Before, x.After-x.Before), cmp.Compare(a.Function, b.Function), cmp.Compare(a.Module, b.Module))
+			cmp.Compare(certainty(a.Verdict), certainty(b.Verdict)), cmp.Compare(r.change(&b), r.change(&a)),
+			cmp.Compare(a.Function, b.Function), cmp.Compare(a.Module, b.Module))
 	})
 }
 
-func order(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case a:
+const (
+	unclear  = "unclear"
+	untested = "untested"
+)
+
+// certainty orders verdicts.
+func certainty(verdict string) int {
+	switch verdict {
+	case untested:
+		return 2
+	case unclear:
 		return 1
 	}
-	return -1
+	return 0
+}
+
+// add lists a function, if it can be tested or is asked for all the same.
+func (r *ranking) add(k functionKey, allBefore, allAfter part, b, a *functionSum) {
+	c := signal.FunctionChange{
+		Function: k.name, Module: k.module, File: cmp.Or(a.file, b.file), Verdict: unclear,
+		Self: r.compare(allBefore, allAfter, b.self, a.self), Total: r.compare(allBefore, allAfter, b.total, a.total),
+	}
+	larger := a
+	if r.change(&c) < 0 {
+		larger = b
+	}
+	n := larger.part(r.Self)
+	if n.value <= 0 || effective(n) < leastSamples-0.5 {
+		if !r.Few {
+			return
+		}
+		c.Verdict = untested
+	} else {
+		r.out.Tested++
+	}
+	if r.change(&c) != 0 {
+		r.out.Functions = append(r.out.Functions, c)
+	}
+}
+
+// of is what functions are ranked by.
+func (r *ranking) of(c *signal.FunctionChange) *signal.ShareChange {
+	if r.Self {
+		return &c.Self
+	}
+	return &c.Total
+}
+
+// change is how much larger a function became.
+func (r *ranking) change(c *signal.FunctionChange) float64 {
+	x := r.of(c)
+	if r.Absolute {
+		return float64(x.AfterValue - x.BeforeValue)
+	}
+	return x.After - x.Before
 }
 
 func (f *functionSum) part(self bool) part {
@@ -196,15 +235,8 @@ func (f *functionSum) part(self bool) part {
 	return f.total
 }
 
-func ranked(c *signal.FunctionChange, self bool) *signal.ShareChange {
-	if self {
-		return &c.Self
-	}
-	return &c.Total
-}
-
-// compare tests whether two shares are the same.
-func compare(allBefore, allAfter, before, after part) signal.ShareChange {
+// compare tests whether two shares, or two values, are the same.
+func (r *ranking) compare(allBefore, allAfter, before, after part) signal.ShareChange {
 	c := signal.ShareChange{
 		BeforeValue: before.value, AfterValue: after.value, BeforeSamples: before.count, AfterSamples: after.count, P: 1,
 	}
@@ -214,17 +246,26 @@ func compare(allBefore, allAfter, before, after part) signal.ShareChange {
 	if allAfter.value > 0 {
 		c.After = float64(after.value) / float64(allAfter.value)
 	}
+	if r.Absolute { // the variance of a sum of as many values as happened to come is that of their squares
+		test(&c, float64(after.value-before.value), before.squares+after.squares)
+		return c
+	}
 	if allBefore.value <= 0 || allAfter.value <= 0 {
 		return c
 	}
 	// The share if both were the same: each side counts by how much it tells.
 	m, n := effective(allBefore), effective(allAfter)
 	p := (c.Before*m + c.After*n) / (m + n)
-	if v := variance(p, allBefore, before) + variance(p, allAfter, after); v > 0 {
-		c.Z = (c.After - c.Before) / math.Sqrt(v)
+	test(&c, c.After-c.Before, variance(p, allBefore, before)+variance(p, allAfter, after))
+	return c
+}
+
+// test fills in how likely a difference is by chance.
+func test(c *signal.ShareChange, difference, variance float64) {
+	if variance > 0 {
+		c.Z = difference / math.Sqrt(variance)
 		c.P = math.Erfc(math.Abs(c.Z) / math.Sqrt2)
 	}
-	return c
 }
 
 // effective is of how many equal samples a sum tells as much as of its own.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -179,5 +180,53 @@ func TestDiffTree(t *testing.T) {
 	}
 	if d, err := Diff(graphOf(1, true, nil), graphOf(1, true, nil), DiffOptions{}); err != nil || len(d.Functions) != 0 || d.Nodes == nil {
 		t.Errorf("empty: %+v, %v", d, err)
+	}
+}
+
+// TestDiffAbsolute: twice the load with the same shares is a change of values, of
+// no share; sums that differ by less than chance makes them differ are unclear.
+func TestDiffAbsolute(t *testing.T) {
+	before := graphOf(10, true, map[string]int64{"main;a": 100, "main;b": 400, "main;few": 2})
+	twice := graphOf(10, true, map[string]int64{"main;a": 200, "main;b": 800, "main;few": 4})
+	if d := diffOf(t, before, twice, DiffOptions{Self: true}); d.Clear != 0 || d.Absolute {
+		t.Errorf("shares: %+v", d.Functions)
+	}
+	d := diffOf(t, before, twice, DiffOptions{Self: true, Absolute: true, Few: true})
+	if len(d.Functions) != 3 || d.Functions[0].Function != "b" || d.Functions[2].Verdict != "untested" || d.Tested != 2 || d.Clear != 2 || !d.Absolute {
+		t.Errorf("values: %+v", d)
+	}
+	if z := d.Functions[1].Self.Z; math.Abs(z-5.7735) > 0.001 { // 100 in √300
+		t.Errorf("z %v", z)
+	}
+	near := graphOf(10, true, map[string]int64{"main;a": 110, "main;b": 395})
+	for _, c := range diffOf(t, before, near, DiffOptions{Self: true, Absolute: true}).Functions {
+		if c.Verdict != "unclear" {
+			t.Errorf("by chance: %+v", c)
+		}
+	}
+	if d := diffOf(t, graphOf(1, true, nil), twice, DiffOptions{Self: true, Absolute: true}); d.Clear != 2 || d.Functions[0].Function != "b" {
+		t.Errorf("against nothing: %+v", d)
+	}
+}
+
+// TestDiffSVG: what grew is red and what is gone still shows, blue.
+func TestDiffSVG(t *testing.T) {
+	d := diffOf(t, graphOf(1, true, map[string]int64{"main;gone": 50, "main;same": 50}), graphOf(1, true, map[string]int64{"main;new": 50, "main;same": 50}), DiffOptions{})
+	var b strings.Builder
+	if err := EncodeDiff(&b, d, "svg"); err != nil {
+		t.Fatal(err)
+	}
+	text := regexp.MustCompile(` x="[^"]*"`).ReplaceAllString(b.String(), "") // in which order they stand is not told
+	for _, want := range []string{
+		`gone (50.00% before, 0.00% after, -50.00%)</title><rect y="42" width="300.0" height="18" fill="hsl(215,78%,68%)"`,
+		`new (0.00% before, 50.00% after, +50.00%)</title><rect y="42" width="300.0" height="18" fill="hsl(6,78%,68%)"`,
+		`same (50.00% before, 50.00% after, +0.00%)</title><rect y="42" width="600.0" height="18" fill="hsl(215,0%,88%)"`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %s in\n%s", want, text)
+		}
+	}
+	if err := EncodeDiff(&b, d, "gif"); err == nil || !strings.Contains(err.Error(), "svg, json") {
+		t.Error(err)
 	}
 }

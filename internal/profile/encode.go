@@ -7,17 +7,19 @@ import (
 	"slices"
 	"strings"
 
+	"huatuo/internal/profile/otlp"
 	"huatuo/internal/signal"
 )
 
 // Formats are those that Encode writes.
-func Formats() []string { return []string{"pprof", "folded", "speedscope", "svg"} }
+func Formats() []string { return []string{"pprof", "folded", "speedscope", "svg", "otlp"} }
 
 // Encode writes graphs of one recording, each of another unit, in a format that
 // other tools read: pprof (gzipped profile.proto, for go tool pprof and Pyroscope;
 // each graph is a sample type), speedscope (its file format, "sampled"; each is a
-// profile), folded (Brendan Gregg's stackcollapse lines) or svg (a flame graph to
-// look at), which have the first alone.
+// profile), otlp (OTLP profiles, a protobuf ProfilesData; likewise), folded (Brendan
+// Gregg's stackcollapse lines) or svg (a flame graph to look at), which have the
+// first alone.
 func Encode(w io.Writer, format string, graphs ...*signal.FlameGraph) error {
 	switch format {
 	case "pprof":
@@ -28,12 +30,65 @@ func Encode(w io.Writer, format string, graphs ...*signal.FlameGraph) error {
 		return writeSpeedscope(w, graphs)
 	case "svg":
 		return writeSVG(w, graphs[0])
+	case "otlp":
+		return writeOTLP(w, graphs)
 	}
 	return fmt.Errorf("no format %q: want one of %s", format, strings.Join(Formats(), ", "))
 }
 
 // Show is what a frame is called in a graph.
 func Show(f *signal.Frame) string { return f.Title() }
+
+// kernelModule stands for the kernel itself in files, which want a name.
+const kernelModule = "[kernel]"
+
+// moduleOf is what a file says a frame is of.
+func moduleOf(f *signal.Frame) string {
+	if f.Module == "" && IsKernel(f) {
+		return kernelModule
+	}
+	return f.Module
+}
+
+// writeOTLP writes a profile of each graph. Whose stacks they are is not said: they
+// may be of everybody, which OpenTelemetry has this name for.
+func writeOTLP(w io.Writer, graphs []*signal.FlameGraph) error {
+	e := otlp.New()
+	var profiles []otlp.Profile
+	for _, g := range graphs {
+		profiles = append(profiles, otlpOf(e, g))
+	}
+	e.Add([]otlp.Attribute{{Name: "service.name", Value: "unknown_service"}}, profiles...)
+	raw, err := e.Marshal()
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(raw)
+	return err
+}
+
+func otlpOf(e *otlp.Encoder, g *signal.FlameGraph) otlp.Profile {
+	locations := make([]int32, len(g.Frames))
+	for i := range g.Frames {
+		f := &g.Frames[i]
+		locations[i] = e.Location(f, IsKernel(f))
+	}
+	p := otlp.Profile{
+		Type: g.Type, Unit: g.Unit, PeriodType: g.Type, PeriodUnit: g.Unit, Period: 1,
+		Begin: g.From.UnixNano(), Nanoseconds: g.To.Sub(g.From).Nanoseconds(),
+	}
+	for i, n := range g.Nodes {
+		if n.Self == 0 {
+			continue
+		}
+		var stack []int32
+		for j := i; j >= 0; j = g.Nodes[j].Parent {
+			stack = append(stack, locations[g.Nodes[j].Frame])
+		}
+		p.Samples = append(p.Samples, otlp.Sample{Stack: e.Stack(stack), Value: n.Self})
+	}
+	return p
+}
 
 func writeFolded(w io.Writer, g *signal.FlameGraph) error {
 	out := bufio.NewWriter(w)

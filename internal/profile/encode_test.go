@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -184,6 +185,41 @@ func TestAmount(t *testing.T) {
 	} {
 		if got := Amount(c.v, c.unit); got != c.want {
 			t.Errorf("%d %s: %q, want %q", c.v, c.unit, got, c.want)
+		}
+	}
+}
+
+// TestSamplesBeside: a file of several units tells how many samples there were, and
+// what to show first; what reads it takes that for the certainty of all of them.
+func TestSamplesBeside(t *testing.T) {
+	g, other := graph(), counted()
+	g.Samples, g.Squares = 0, 1
+	for i := range g.Nodes {
+		if g.Nodes[i].Self > 0 {
+			g.Nodes[i].SelfCount = 2
+			g.Samples += 2
+		}
+	}
+	other.Unit = "bytes"
+	var b bytes.Buffer
+	if err := Encode(&b, "pprof", g, other); err != nil {
+		t.Fatal(err)
+	}
+	f, err := ReadPprof(&b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := []string{"samples", g.Type, other.Type}; !slices.Equal(f.Types(), want) || f.Default() != g.Type {
+		t.Fatalf("types %v, first %s; want %v", f.Types(), f.Default(), want)
+	}
+	for _, typ := range []string{g.Type, other.Type} {
+		got, err := f.Graph(typ)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]int64{g.Type: int64(g.Samples), other.Type: 2 + 2 + 1}[typ] // one stack is the other's alone
+		if int64(got.Samples) != want {
+			t.Errorf("%s: %d samples, want %d", typ, got.Samples, want)
 		}
 	}
 }

@@ -28,14 +28,15 @@ func (t *table) number(f signal.Frame) int {
 }
 
 // stacks calls f with each stack that has a value of its own: the numbers of its
-// frames, innermost first, which are f's for the call alone.
-func (t *table) stacks(g *signal.FlameGraph, f func(frames []int, self int64)) {
+// frames, innermost first, which are f's for the call alone, and its last node.
+func (t *table) stacks(g *signal.FlameGraph, f func(frames []int, n *signal.FlameNode)) {
 	numbers := make([]int, len(g.Frames))
 	for i := range g.Frames {
 		numbers[i] = t.number(g.Frames[i])
 	}
 	var path []int
-	for i, n := range g.Nodes {
+	for i := range g.Nodes {
+		n := &g.Nodes[i]
 		if n.Self == 0 {
 			continue
 		}
@@ -43,27 +44,41 @@ func (t *table) stacks(g *signal.FlameGraph, f func(frames []int, self int64)) {
 		for j := i; j >= 0; j = g.Nodes[j].Parent {
 			path = append(path, numbers[g.Nodes[j].Frame])
 		}
-		f(path, n.Self)
+		f(path, n)
 	}
 }
 
-// writePprof writes one sample for each stack, with its value in each graph.
+// samplesType is what a file calls how many samples a stack has.
+const samplesType = "samples"
+
+// writePprof writes one sample for each stack, with its value in each graph. Before
+// them comes the number of samples, where the first graph has it: comparing two
+// files needs it. Readers show the first graph unless told otherwise.
 func writePprof(w io.Writer, graphs []*signal.FlameGraph) error {
-	p := &profile.Profile{TimeNanos: graphs[0].From.UnixNano(), DurationNanos: graphs[0].To.Sub(graphs[0].From).Nanoseconds()}
+	first := graphs[0]
+	p := &profile.Profile{TimeNanos: first.From.UnixNano(), DurationNanos: first.To.Sub(first.From).Nanoseconds(), DefaultSampleType: first.Type}
+	before := 0
+	if first.Squares > 0 {
+		before = 1
+		p.SampleType = append(p.SampleType, &profile.ValueType{Type: samplesType, Unit: "count"})
+	}
 	t := table{known: map[signal.Frame]int{}}
 	samples := map[string]*profile.Sample{}
 	paths := map[*profile.Sample][]int{}
 	for i, g := range graphs {
 		p.SampleType = append(p.SampleType, &profile.ValueType{Type: g.Type, Unit: g.Unit})
-		t.stacks(g, func(frames []int, self int64) {
+		t.stacks(g, func(frames []int, n *signal.FlameNode) {
 			key := fmt.Sprint(frames)
 			s := samples[key]
 			if s == nil {
-				s = &profile.Sample{Value: make([]int64, len(graphs))}
+				s = &profile.Sample{Value: make([]int64, before+len(graphs))}
 				samples[key], paths[s] = s, slices.Clone(frames)
 				p.Sample = append(p.Sample, s)
 			}
-			s.Value[i] += self
+			s.Value[before+i] += n.Self
+			if i < before {
+				s.Value[0] += n.SelfCount
+			}
 		})
 	}
 	p.Location = t.locations(p)
@@ -87,13 +102,11 @@ func (t *table) locations(p *profile.Profile) []*profile.Location {
 		f := &t.frames[i]
 		fn := &profile.Function{ID: uint64(i + 1), Name: Show(f), SystemName: f.Function, Filename: f.File}
 		p.Function = append(p.Function, fn)
-		m := mappings[f.Module]
+		module := moduleOf(f)
+		m := mappings[module]
 		if m == nil {
-			m = &profile.Mapping{ID: uint64(len(mappings) + 1), File: f.Module, HasFunctions: true, HasFilenames: true, HasLineNumbers: true}
-			if f.Module == "" {
-				m.File = "[kernel]"
-			}
-			mappings[f.Module] = m
+			m = &profile.Mapping{ID: uint64(len(mappings) + 1), File: module, HasFunctions: true, HasFilenames: true, HasLineNumbers: true}
+			mappings[module] = m
 			p.Mapping = append(p.Mapping, m)
 		}
 		locations[i] = &profile.Location{ID: uint64(i + 1), Mapping: m, Line: []profile.Line{{Function: fn, Line: int64(f.Line)}}}
@@ -127,12 +140,12 @@ func writeSpeedscope(w io.Writer, graphs []*signal.FlameGraph) error {
 		if p.Unit == "count" {
 			p.Unit = "none"
 		}
-		t.stacks(g, func(frames []int, self int64) {
+		t.stacks(g, func(frames []int, n *signal.FlameNode) {
 			path := slices.Clone(frames)
 			slices.Reverse(path)
 			p.Samples = append(p.Samples, path)
-			p.Weights = append(p.Weights, self)
-			p.EndValue += self
+			p.Weights = append(p.Weights, n.Self)
+			p.EndValue += n.Self
 		})
 		profiles = append(profiles, p)
 	}

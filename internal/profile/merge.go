@@ -34,16 +34,16 @@ func Merge(name string, graphs ...*signal.FlameGraph) *signal.FlameGraph {
 		}
 		out.Total += g.Total
 		out.Samples += g.Samples
+		out.Squares += g.Squares
 		out.Dropped += g.Dropped
 		out.Truncated += g.Truncated
 		root := len(out.Nodes)
-		out.Nodes = append(out.Nodes, signal.FlameNode{Frame: frame(signal.Frame{Function: g.Type, Module: typeModule}), Parent: -1, Total: g.Total})
+		out.Nodes = append(out.Nodes, signal.FlameNode{
+			Frame: frame(signal.Frame{Function: g.Type, Module: typeModule}), Parent: -1, Total: g.Total, Count: g.Samples, Squares: g.Squares,
+		})
 		for _, x := range g.Nodes { // parents stand before their children
-			parent := root
-			if x.Parent >= 0 {
-				parent = root + 1 + x.Parent
-			}
-			out.Nodes = append(out.Nodes, signal.FlameNode{Frame: frame(g.Frames[x.Frame]), Parent: parent, Self: x.Self, Total: x.Total})
+			x.Frame, x.Parent = frame(g.Frames[x.Frame]), max(root+1+x.Parent, root)
+			out.Nodes = append(out.Nodes, x)
 		}
 	}
 	return out
@@ -70,7 +70,10 @@ func Userland(g *signal.FlameGraph) *signal.FlameGraph {
 			n.Parent = moved[n.Parent]
 			caller := &g.Frames[out.Nodes[n.Parent].Frame]
 			if IsKernel(&g.Frames[n.Frame]) && !IsKernel(caller) && caller.Module != typeModule {
-				out.Nodes[n.Parent].Self += n.Self
+				to := &out.Nodes[n.Parent]
+				to.Self += n.Self
+				to.SelfCount += n.SelfCount
+				to.SelfSquares += n.SelfSquares
 				moved[i] = n.Parent
 				continue
 			}

@@ -33,8 +33,13 @@ func Regroup(g *signal.FlameGraph) {
 			nodes[place{n.Parent, n.Frame}] = at
 			out = append(out, n)
 		} else {
-			out[at].Self += n.Self
-			out[at].Total += n.Total
+			to := &out[at]
+			to.Self += n.Self
+			to.Total += n.Total
+			to.SelfCount += n.SelfCount
+			to.Count += n.Count
+			to.SelfSquares += n.SelfSquares
+			to.Squares += n.Squares
 		}
 		moved[i] = at
 	}

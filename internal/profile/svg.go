@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io"
+	"math"
 	"strings"
 	"unicode/utf8"
 
@@ -22,48 +23,63 @@ const (
 	svgLeast = 0.4
 )
 
-// writeSVG draws an icicle: roots on top, as wide as their share.
-func writeSVG(w io.Writer, g *signal.FlameGraph) error {
-	x := make([]float64, len(g.Nodes))
-	next := make([]float64, len(g.Nodes)) // where the next child goes
-	depth := make([]int, len(g.Nodes))
+// box is a node of a picture.
+type box struct {
+	parent      int // -1 for a root
+	width       float64
+	frame       *signal.Frame
+	about, fill string // about: what the tooltip says behind the name
+}
+
+// drawSVG draws an icicle: roots on top, children below their parents, each as
+// wide as its share of all. Parents stand before their children.
+func drawSVG(w io.Writer, heading string, n int, all float64, of func(i int) box) error {
+	boxes, x := make([]box, n), make([]float64, n)
+	next := make([]float64, n) // where the next child goes
+	depth := make([]int, n)
 	root, deepest := 0.0, 0
-	scale := 0.0
-	if g.Total > 0 {
-		scale = svgWidth / float64(g.Total)
-	}
-	for i, n := range g.Nodes {
-		width := float64(n.Total) * scale
-		if n.Parent < 0 {
-			x[i], root = root, root+width
+	for i := range boxes {
+		b := of(i)
+		b.width *= svgWidth / max(all, 1e-300)
+		if b.parent < 0 {
+			x[i], root = root, root+b.width
 		} else {
-			x[i], depth[i] = next[n.Parent], depth[n.Parent]+1
-			next[n.Parent] += width
+			x[i], depth[i] = next[b.parent], depth[b.parent]+1
+			next[b.parent] += b.width
 		}
 		next[i] = x[i]
-		if width >= svgLeast {
+		if b.width >= svgLeast {
 			deepest = max(deepest, depth[i])
 		}
+		boxes[i] = b
 	}
 	out := bufio.NewWriter(w)
 	fmt.Fprintf(out, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="monospace" font-size="12">`+"\n", svgWidth, svgMargin+(deepest+1)*svgRow)
-	fmt.Fprintf(out, `<text x="4" y="16">%s: %s, %d samples</text>`+"\n", escape(g.Type), Amount(g.Total, g.Unit), g.Samples)
-	for i, n := range g.Nodes {
-		width := float64(n.Total) * scale
-		if width < svgLeast {
+	fmt.Fprintf(out, `<text x="4" y="16">%s</text>`+"\n", escape(heading))
+	for i, b := range boxes {
+		if b.width < svgLeast {
 			continue
 		}
-		f := &g.Frames[n.Frame]
-		name := Show(f)
-		fmt.Fprintf(out, `<g><title>%s (%s, %.2f%%)</title><rect x="%.1f" y="%d" width="%.1f" height="%d" fill="%s" stroke="white" stroke-width="0.5"/>`,
-			escape(name), Amount(n.Total, g.Unit), 100*float64(n.Total)/float64(g.Total), x[i], svgMargin+depth[i]*svgRow, width, svgRow, colour(f))
-		if fit := int(width)/svgLetter - 1; fit >= 3 {
+		name := Show(b.frame)
+		fmt.Fprintf(out, `<g><title>%s (%s)</title><rect x="%.1f" y="%d" width="%.1f" height="%d" fill="%s" stroke="white" stroke-width="0.5"/>`,
+			escape(name), escape(b.about), x[i], svgMargin+depth[i]*svgRow, b.width, svgRow, b.fill)
+		if fit := int(b.width)/svgLetter - 1; fit >= 3 {
 			fmt.Fprintf(out, `<text x="%.1f" y="%d">%s</text>`, x[i]+3, svgMargin+depth[i]*svgRow+13, escape(clip(name, fit)))
 		}
 		out.WriteString("</g>\n")
 	}
 	out.WriteString("</svg>\n")
 	return out.Flush()
+}
+
+func writeSVG(w io.Writer, g *signal.FlameGraph) error {
+	heading := fmt.Sprintf("%s: %s, %d samples", g.Type, Amount(g.Total, g.Unit), g.Samples)
+	return drawSVG(w, heading, len(g.Nodes), float64(g.Total), func(i int) box {
+		n := &g.Nodes[i]
+		f := &g.Frames[n.Frame]
+		about := fmt.Sprintf("%s, %.2f%%", Amount(n.Total, g.Unit), 100*float64(n.Total)/float64(g.Total))
+		return box{n.Parent, float64(n.Total), f, about, colour(f)}
+	})
 }
 
 func escape(s string) string {
@@ -100,6 +116,9 @@ func colour(f *signal.Frame) string {
 
 // Amount writes a value for people.
 func Amount(v int64, unit string) string {
+	if v < 0 {
+		return "-" + Amount(-max(v, -math.MaxInt64), unit)
+	}
 	f := float64(v)
 	switch unit {
 	case "nanoseconds":
@@ -118,13 +137,14 @@ func Amount(v int64, unit string) string {
 			return fmt.Sprintf("%.1f MiB", f/(1<<20))
 		}
 		return fmt.Sprintf("%.1f KiB", f/(1<<10))
-	case "count":
+	case "count", "":
 		switch {
 		case f >= 1e9:
 			return fmt.Sprintf("%.2f G", f/1e9)
 		case f >= 1e6:
 			return fmt.Sprintf("%.1f M", f/1e6)
 		}
+		return fmt.Sprint(v)
 	}
-	return fmt.Sprint(v)
+	return fmt.Sprint(v, " ", unit) // of another tool
 }

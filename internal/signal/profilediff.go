@@ -9,6 +9,8 @@ type ProfileDiff struct {
 	Before ProfileSide `json:"before"`
 	After  ProfileSide `json:"after"`
 
+	Absolute bool `json:"absolute,omitempty" doc:"functions are ranked and tested by values, not by shares"`
+
 	Functions []FunctionChange `json:"functions" doc:"those with enough samples, by how much larger their share became; clear changes first"`
 	Tested    int              `json:"tested" doc:"how many functions had enough samples"`
 	Clear     int              `json:"clear" doc:"how many of their changes are not by chance"`
@@ -24,6 +26,8 @@ type ProfileSide struct {
 	To      time.Time `json:"to"`
 	Total   int64     `json:"total"`
 	Samples int64     `json:"samples"`
+
+	Truncated int64 `json:"truncated,omitempty" doc:"value of stacks whose outer frames are missing"`
 }
 
 // FunctionChange is how the share of a function changed.
@@ -31,7 +35,7 @@ type FunctionChange struct {
 	Function string      `json:"function"`
 	Module   string      `json:"module,omitempty"`
 	File     string      `json:"file,omitempty"`
-	Verdict  string      `json:"verdict" enum:"regressed,improved,unclear" doc:"regressed and improved: of the share that was asked for, not by chance"`
+	Verdict  string      `json:"verdict" enum:"regressed,improved,unclear,untested" doc:"regressed and improved: of the share that was asked for, not by chance; untested: too few samples to tell"`
 	Self     ShareChange `json:"self" doc:"of samples that end in the function"`
 	Total    ShareChange `json:"total" doc:"of samples through the function"`
 }

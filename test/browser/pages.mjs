@@ -173,7 +173,7 @@ export const pages = [
     run: async ({ page }) => {
       await page.waitForSelector(".flame canvas", { timeout: 30000 });
       await page.waitForSelector(".heatmap canvas");
-      assert((await page.locator(".downloads a").count()) === 4, "not every format is offered");
+      assert((await page.locator(".downloads a").count()) === 5, "not every format is offered");
     },
   },
   {

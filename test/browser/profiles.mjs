@@ -52,6 +52,16 @@ async function fits(page) {
 
 const hash = (b, more = "") => `#/profiles?last=1h&process=${encodeURIComponent(b.process)}${more}`;
 
+/** What compares with another process. A difference needs enough samples of both to be no accident. */
+async function against(page, get, b) {
+  for (let i = 0; i < 60; i++, await page.waitForTimeout(1000)) {
+    const { series } = await get("/api/v1/profiles/series?by=process");
+    const rival = series.find((s) => s.labels.process && s.labels.process !== b.process && s.samples >= 200);
+    if (rival) return `&cmp=${encodeURIComponent(`process=${rival.labels.process}`)}`;
+  }
+  throw new Error("no second process has 200 samples after a minute");
+}
+
 export const profiles = [
   {
     name: "profiles: a function in the table, searched, focused, downloaded",
@@ -92,6 +102,8 @@ export const profiles = [
 
       const href = await page.locator('.downloads a:text-is("pprof")').getAttribute("href");
       assert(href.includes(`process=${encodeURIComponent(b.process)}`), `the download forgets the filter: ${href}`);
+      const r = await fetch(new URL(href.replace("format=pprof", "format=otlp"), `${base}/`));
+      assert(r.headers.get("content-type") === "application/x-protobuf" && Buffer.from(await r.arrayBuffer()).includes(b.fn), `otlp: ${r.status}, without ${b.fn}`);
       const [file] = await Promise.all([page.waitForEvent("download"), page.click('.downloads a:text-is("pprof")')]);
       const bytes = await readFile(await file.path());
       assert(bytes.length > 100 && bytes[0] === 0x1f && bytes[1] === 0x8b, "the profile is not gzip");
@@ -130,22 +142,25 @@ export const profiles = [
       assert(q.up === "1" && q.fold === "1", `address: ${JSON.stringify(q)}`);
       await drawn(page, ".flame canvas");
 
-      // A difference needs enough samples of both to be no accident.
-      let rival;
-      for (let i = 0; !rival && i < 60; i++, await page.waitForTimeout(1000)) {
-        const { series } = await get("/api/v1/profiles/series?by=process");
-        rival = series.find((s) => s.labels.process && s.labels.process !== b.process && s.samples >= 200);
-      }
-      assert(rival, "no second process has 200 samples after a minute");
-      await open(hash(b, `&cmp=${encodeURIComponent(`process=${rival.labels.process}`)}`));
+      await open(hash(b, await against(page, get, b)));
       await page.waitForSelector(".kinds .grown");
       await drawn(page, ".flame canvas");
       await shot("profiles-diff");
       await page.click('[role=group] .chip:text-is("Functions")');
-      await page.waitForSelector(".changes tbody tr .badge");
+      await page.waitForSelector(".changes tbody tr .desk-only .badge");
       const change = await page.locator(".changes tbody tr").first().textContent();
       assert(/[+−][\d.]+%/.test(change), `no change: ${change}`);
       await shot("profiles-changes");
+      // The table is the server's answer: its order and its verdicts.
+      for (const rank of ["Self", "Total"]) {
+        const answer = page.waitForResponse((r) => r.url().includes("/profiles/diff?") && r.url().includes(`of=${rank.toLowerCase()}`));
+        await page.reload();
+        if (rank === "Total") await page.click('.rank .chip:text-is("Total")');
+        const { functions } = await (await answer).json();
+        const want = functions.slice(0, 5).map((f) => `${f.function} ${f.verdict}`).join();
+        await page.waitForFunction((w) => [...document.querySelectorAll(".changes tbody tr")].slice(0, 5).map((r) => `${r.dataset.fn} ${r.dataset.verdict}`).join() === w, want);
+      }
+      assert((await query(page)).rank === "total", "what changes are ranked by is not in the address");
       await fits(page);
     },
   },
@@ -162,6 +177,15 @@ export const profiles = [
       await page.waitForSelector(`tr[data-fn="${b.fn}"]`);
       await fits(page);
       await shot("profiles-phone-table");
+      await open(hash(b, `${await against(page, get, b)}&view=table`), "?lang=zh");
+      await page.waitForSelector(".changes tbody tr .phone-only >> text=/显著|偶然/");
+      await fits(page);
+      await page.locator(".rank").evaluate((e) => e.scrollIntoView({ block: "center" }));
+      await shot("profiles-phone-changes");
+      await page.click('.chip:text-is("火焰图")');
+      await drawn(page, ".flame canvas");
+      await fits(page);
+      await shot("profiles-phone-diff");
     },
   },
   {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,7 +13,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/pprof/profile"
+
 	"huatuo/internal/signal"
+	double "huatuo/test/doubles/pyroscope"
 )
 
 // spinner starts a Python program that spends its time in a function of that
@@ -145,6 +149,7 @@ func TestProfiles(t *testing.T) {
 	if code, b := a.get("/api/v1/profiles/download?format=folded&" + q); code != 200 || !strings.Contains(b, ";busy_in_agent") {
 		t.Errorf("folded: %d %.300s", code, b)
 	}
+	checkOTLP(a, q)
 	var none signal.FlameGraph
 	if a.json("/api/v1/profiles/flame?process=nobody", &none); none.Samples != 0 {
 		t.Errorf("of nobody: %d samples", none.Samples)
@@ -157,6 +162,43 @@ func TestProfiles(t *testing.T) {
 	}
 	if _, err := os.Stat(filepath.Join(data, "profiles")); err != nil {
 		t.Error(err)
+	}
+}
+
+// checkOTLP compares what a window has as OTLP with what it has as pprof, and
+// sends the file to a server.
+func checkOTLP(a *agent, q string) {
+	a.t.Helper()
+	q = fmt.Sprintf("%s&from=%d&to=%d", q, time.Now().Add(-30*time.Minute).Unix(), time.Now().Unix()-2)
+	_, raw := a.get("/api/v1/profiles/download?format=pprof&" + q)
+	p, err := profile.ParseData([]byte(raw))
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	last := len(p.SampleType) - 1
+	var want int64
+	for _, s := range p.Sample {
+		want += s.Value[last]
+	}
+	r, err := http.Get(a.url + "/api/v1/profiles/download?format=otlp&" + q)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	defer r.Body.Close()
+	if typ, name := r.Header.Get("Content-Type"), r.Header.Get("Content-Disposition"); typ != "application/x-protobuf" || !strings.Contains(name, ".otlp") {
+		a.t.Errorf("%s, %s", typ, name)
+	}
+	d := double.New(double.Options{})
+	to := httptest.NewServer(d)
+	defer to.Close()
+	answer, err := http.Post(to.URL+"/v1development/profiles", r.Header.Get("Content-Type"), r.Body)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	answer.Body.Close()
+	stored := d.Stored()
+	if len(stored) != 1 || want == 0 || stored[0].Total != want || p.SampleType[last].Type != "cpu" || !strings.HasSuffix(stored[0].Type, ":cpu:nanoseconds:cpu:nanoseconds") {
+		a.t.Errorf("pprof has %d of %s; OTLP: %s, %v, %+v", want, p.SampleType[last].Type, answer.Status, d.Refused(), stored)
 	}
 }
 

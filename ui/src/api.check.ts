@@ -36,6 +36,7 @@ export type Checks = [
   Fits<Sent["CulpritPair"], ours.CulpritPair>,
   Fits<Sent["ProfileTypes"], ours.ProfileTypes>,
   Fits<Sent["FlameGraph"], ours.FlameGraph>,
+  Fits<Sent["ProfileDiff"], ours.ProfileDiff>,
   Fits<Sent["ProfileHeat"], ours.ProfileHeat>,
   Fits<Sent["ProfileSeries"], ours.ProfileSeries>,
   Fits<Sent["StoreStatus"], ours.StoreStatus>,

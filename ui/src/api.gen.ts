@@ -1098,10 +1098,10 @@ export interface components {
             /** @description of samples through the function */
             total: components["schemas"]["ShareChange"];
             /**
-             * @description regressed and improved: of the share that was asked for, not by chance
+             * @description regressed and improved: of the share that was asked for, not by chance; untested: too few samples to tell
              * @enum {string}
              */
-            verdict: "regressed" | "improved" | "unclear";
+            verdict: "regressed" | "improved" | "unclear" | "untested";
         };
         HookState: {
             /** @description how: tp_btf, raw_tp, tracepoint, kprobe, fentry, perf_event; empty when not attached */
@@ -1291,6 +1291,8 @@ export interface components {
             tid?: number;
         };
         ProfileDiff: {
+            /** @description functions are ranked and tested by values, not by shares */
+            absolute?: boolean;
             after: components["schemas"]["ProfileSide"];
             before: components["schemas"]["ProfileSide"];
             /**
@@ -1345,6 +1347,11 @@ export interface components {
             to: string;
             /** Format: int64 */
             total: number;
+            /**
+             * Format: int64
+             * @description value of stacks whose outer frames are missing
+             */
+            truncated?: number;
         };
         ProfileType: {
             help: string;
@@ -2735,7 +2742,7 @@ export interface operations {
         parameters: {
             query?: {
                 type?: string;
-                format?: "pprof" | "folded" | "speedscope" | "svg";
+                format?: "pprof" | "folded" | "speedscope" | "svg" | "otlp";
             };
             header?: never;
             path: {
@@ -2898,7 +2905,7 @@ export interface operations {
                 unit?: string[] | null;
                 process?: string[] | null;
                 thread?: string[] | null;
-                format?: "pprof" | "folded" | "speedscope" | "svg";
+                format?: "pprof" | "folded" | "speedscope" | "svg" | "otlp";
             };
             header?: never;
             path?: never;

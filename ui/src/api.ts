@@ -328,6 +328,49 @@ export interface FlameGraph {
   truncated?: number;
 }
 
+/** One of two sets of samples that are compared. */
+export interface ProfileSide {
+  total: number;
+  samples: number;
+  truncated?: number;
+}
+
+/** How a share changed, and how likely that is by chance. */
+export interface ShareChange {
+  before: number;
+  after: number;
+  before_samples: number;
+  after_samples: number;
+  z: number;
+  p: number;
+}
+
+/** How the shares of a function changed; the verdict is of the one that was asked for. */
+export interface FunctionChange {
+  function: string;
+  module?: string;
+  file?: string;
+  verdict: "regressed" | "improved" | "unclear" | "untested";
+  self: ShareChange;
+  total: ShareChange;
+}
+
+/** Two sets of samples compared: functions by their change, and the tree of both. */
+export interface ProfileDiff {
+  type: string;
+  unit: string;
+  before: ProfileSide;
+  after: ProfileSide;
+  functions: FunctionChange[];
+  /** How many functions had enough samples, and how many of those changed for certain. */
+  tested: number;
+  clear: number;
+  frames: Frame[];
+  /** As in a FlameGraph; sb and tb are the values before. */
+  nodes: { f: number; p: number; sb: number; tb: number; s: number; t: number }[];
+  dropped_nodes?: number;
+}
+
 /** Value of the samples by columns of time. */
 export interface ProfileHeat {
   from: string;
@@ -431,6 +474,7 @@ export const api = {
   culprits: (p: Params, s?: AbortSignal) => get<{ pairs: CulpritPair[] }>("workloads/culprits", p, s).then((r) => r.pairs),
   profileTypes: (s?: AbortSignal) => get<ProfileTypes>("profiles/types", {}, s),
   flame: (p: Params, s?: AbortSignal) => get<FlameGraph>("profiles/flame", p, s).then((g) => ({ ...g, frames: g.frames ?? [], nodes: g.nodes ?? [] })),
+  profileDiff: (p: Params, s?: AbortSignal) => get<ProfileDiff>("profiles/diff", p, s),
   profileHeat: (p: Params, s?: AbortSignal) => get<ProfileHeat>("profiles/heat", p, s),
   profileSeries: (p: Params, s?: AbortSignal) => get<{ series: ProfileSeries[] | null }>("profiles/series", p, s).then((r) => r.series ?? []),
   query: (query: string, time: number, s?: AbortSignal) => series("query", { query, time }, s),

@@ -2,11 +2,11 @@
 
 /**
  * Flame graphs as numbers: layout, search, folding of recursion, the table of
- * functions, the sandwich of one of them, and the difference of two graphs.
- * Nothing here draws. Trees are flat arrays with parents before children, so
+ * functions, and the sandwich of one of them. What changed between two graphs is
+ * the server's to say. Nothing here draws. Trees are flat arrays with parents before children, so
  * that ten thousand nodes are passed over in one loop.
  */
-import type { FlameGraph, Frame } from "./api";
+import type { FlameGraph, Frame, FunctionChange, ProfileDiff } from "./api";
 
 /** What kind of code a frame is. */
 export type Kind = "kernel" | "native" | "runtime" | "unknown";
@@ -51,12 +51,11 @@ export function kindOf(f: Frame): Kind {
   return "kernel";
 }
 
-/** nameOf is what a frame is called in a graph: an unknown one by its file and where in it, else by why it is unknown. */
+/** nameOf is what a frame is called in a graph, here and on the server: an unknown one by its file and where in it, else by why it is unknown. */
 export function nameOf(f: Frame): string {
   const module = f.module ?? "";
   if (!f.missing) return f.function;
-  if (module === "" || !f.offset) return `[${f.missing}]`;
-  return `${module.slice(module.lastIndexOf("/") + 1)}+0x${(f.offset ?? 0).toString(16)}`;
+  return f.offset ? `${module.slice(module.lastIndexOf("/") + 1)}+0x${f.offset.toString(16)}` : `[unknown: ${f.missing}]`;
 }
 
 /** keyOf identifies a function. */
@@ -165,7 +164,7 @@ export function layout(t: Omit<Tree, "x" | "w" | "id" | "rows" | "depth">): Tree
 }
 
 /** build makes a tree of an answer; frames of one function in different lines become one. */
-export function build(g: FlameGraph): Tree {
+export function build(g: Pick<FlameGraph, "frames" | "nodes" | "total">): Tree {
   const b = new Builder();
   add(b, g, (i, n) => {
     b.self[i] = b.self[i]! + n.s;
@@ -175,7 +174,7 @@ export function build(g: FlameGraph): Tree {
   return b.tree(false);
 }
 
-function add(b: Builder, g: FlameGraph, each: (node: number, n: FlameGraph["nodes"][number]) => void): void {
+function add<N extends { f: number; p: number }>(b: Builder, g: { frames: Frame[]; nodes: N[] }, each: (node: number, n: N) => void): void {
   const fn = g.frames.map((f) => b.intern(f));
   const node: number[] = [];
   g.nodes.forEach((n, i) => {
@@ -184,20 +183,33 @@ function add(b: Builder, g: FlameGraph, each: (node: number, n: FlameGraph["node
   });
 }
 
-/** diff merges two graphs on the paths of their frames. */
-export function diff(now: FlameGraph, then: FlameGraph): Tree {
+/** buildDiff makes a tree of a comparison. When there is nothing to compare with it is an ordinary one. */
+export function buildDiff(d: ProfileDiff): Tree {
+  if (d.before.total <= 0) return build({ ...d, total: d.after.total });
   const b = new Builder();
-  add(b, now, (i, n) => {
+  add(b, d, (i, n) => {
     b.self[i] = b.self[i]! + n.s;
     b.total[i] = b.total[i]! + n.t;
+    b.baseSelf[i] = b.baseSelf[i]! + n.sb;
+    b.base[i] = b.base[i]! + n.tb;
   });
-  add(b, then, (i, n) => {
-    b.baseSelf[i] = b.baseSelf[i]! + n.s;
-    b.base[i] = b.base[i]! + n.t;
-  });
-  b.total[0] = now.total;
-  b.base[0] = then.total;
+  b.total[0] = d.after.total;
+  b.base[0] = d.before.total;
   return b.tree(true);
+}
+
+/** changed finds the functions that changed in the tree of both; one that is too small for the tree comes without its place there. */
+export function changed(t: Tree, list: FunctionChange[]): { fn: Fn; change: FunctionChange }[] {
+  const known = new Map<string, Fn>();
+  for (const f of t.fns) {
+    known.set(f.key, f);
+    known.set(`${f.name}@${f.frame.module ?? ""}`, f);
+  }
+  return list.map((change) => {
+    const key = `${change.function}@${change.module ?? ""}`;
+    const frame: Frame = { function: change.function, module: change.module, file: change.file };
+    return { fn: known.get(key) ?? known.get(`${change.function}@`) ?? { key, name: change.function, frame, kind: kindOf(frame) }, change };
+  });
 }
 
 /** collapse folds direct recursion: a function called by itself becomes part of its caller. */
@@ -229,9 +241,14 @@ export function pattern(text: string): RegExp | null {
   }
 }
 
-/** matching says which functions have the pattern in their name, module or file. */
+/** matches says whether a function has the pattern in its name, module or file. */
+export function matches(f: Fn, re: RegExp): boolean {
+  return re.test(f.name) || re.test(f.frame.module ?? "") || re.test(f.frame.file ?? "");
+}
+
+/** matching says which functions of a tree do. */
 export function matching(t: Tree, re: RegExp): Uint8Array {
-  return Uint8Array.from(t.fns, (f) => (re.test(f.name) || re.test(f.frame.module ?? "") || re.test(f.frame.file ?? "") ? 1 : 0));
+  return Uint8Array.from(t.fns, (f) => (matches(f, re) ? 1 : 0));
 }
 
 /** shareOf is the share of everything that is in matching functions; one below another counts once. */
@@ -263,21 +280,16 @@ export interface Row {
   fn: number;
   self: number;
   total: number;
-  baseSelf: number;
-  base: number;
 }
 
 /** functions sums up the nodes of each function; recursion counts once in the total. */
 export function functions(t: Tree): Row[] {
   const first = outermost(t);
-  const rows = t.fns.map((_, fn): Row => ({ fn, self: 0, total: 0, baseSelf: 0, base: 0 }));
+  const rows = t.fns.map((_, fn): Row => ({ fn, self: 0, total: 0 }));
   for (let i = 1; i < t.fn.length; i++) {
     const r = rows[t.fn[i]!]!;
     r.self += t.self[i]!;
-    r.baseSelf += t.baseSelf?.[i] ?? 0;
-    if (first[i] === 0) continue;
-    r.total += t.total[i]!;
-    r.base += t.base?.[i] ?? 0;
+    if (first[i] === 1) r.total += t.total[i]!;
   }
   return rows;
 }
@@ -307,42 +319,6 @@ export function sandwich(t: Tree, fn: number): { callers: Tree; callees: Tree } 
   up.total[0] = up.total[upRoot]!;
   down.total[0] = down.total[downRoot]!;
   return { callers: up.tree(false, t.fns), callees: down.tree(false, t.fns) };
-}
-
-/** Fewer samples than this on both sides prove nothing. */
-export const LEAST_SAMPLES = 10;
-
-/** A change of this many standard errors happens by chance once in a thousand. */
-export const CLEAR_Z = 3.29;
-
-/** How a function's share changed. */
-export interface Change {
-  fn: number;
-  before: number; // shares
-  after: number;
-  samples: [number, number];
-  /** Standard errors between the shares: above 0 it grew. */
-  z: number;
-}
-
-/** zOf is the two-proportion z-test: k of n samples before, l of m now. */
-export function zOf(k: number, n: number, l: number, m: number): number {
-  if (n <= 0 || m <= 0) return 0;
-  const p = (k + l) / (n + m);
-  const error = Math.sqrt(p * (1 - p) * (1 / n + 1 / m));
-  return error > 0 ? (l / m - k / n) / error : 0;
-}
-
-/** changes ranks functions by how much larger their share became; those with too few samples are left out. */
-export function changes(t: Tree, samples: [before: number, after: number], of: "self" | "total"): Change[] {
-  const [then, now] = [t.base?.[0] || 1, t.total[0] || 1];
-  return functions(t).map((r): Change => {
-    const before = (of === "self" ? r.baseSelf : r.base) / then;
-    const after = (of === "self" ? r.self : r.total) / now;
-    const counts: [number, number] = [Math.round(before * samples[0]), Math.round(after * samples[1])];
-    return { fn: r.fn, before, after, samples: counts, z: zOf(counts[0], samples[0], counts[1], samples[1]) };
-  }).filter((c) => Math.max(...c.samples) >= LEAST_SAMPLES && c.before !== c.after)
-    .sort((a, b) => (b.after - b.before) - (a.after - a.before));
 }
 
 /** visible gives the range of a row's nodes that touch the stretch [a, b) of the x axis. */

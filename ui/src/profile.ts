@@ -61,10 +61,10 @@ export function parseCompare(text: string, [from, to]: Window): Compare | null {
   return m !== null && (LABELS as readonly string[]).includes(m[1]!) ? { label: m[1]!, value: m[2]! } : null;
 }
 
-/** comparedParams asks for what is compared with. */
-export function comparedParams(type: string, filter: Record<string, string>, [from, to]: Window, c: Compare): Params {
-  if ("ago" in c) return paramsOf(type, filter, [from - c.ago, to - c.ago]);
-  return paramsOf(type, { ...filter, pid: "", [c.label]: c.value }, [from, to]);
+/** diffParams asks for the samples of a window compared with others; functions are ranked by what they take themselves, or with all that they call. */
+export function diffParams(type: string, filter: Record<string, string>, window: Window, c: Compare, of: "self" | "total"): Params {
+  const [from, to] = window.map((t) => t - ("ago" in c ? c.ago : 0)) as Window;
+  return { ...paramsOf(type, filter, window), of, base_from: from.toFixed(3), base_to: to.toFixed(3), ...("label" in c && { [`base_${c.label}`]: c.value }) };
 }
 
 /** valuesOf sums series by one label, largest first, among those that pass the other filters. */

@@ -2,8 +2,8 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { FlameGraph, Frame } from "../src/api";
-import { build, changes, collapse, deepest, diff, find, functions, keyOf, kindOf, matching, nameOf, nodeAt, pattern, sandwich, shareOf, step, visible, zOf, type Tree } from "../src/flame";
+import type { FlameGraph, Frame, FunctionChange, ProfileDiff } from "../src/api";
+import { build, buildDiff, changed, collapse, deepest, find, functions, keyOf, kindOf, matches, matching, nameOf, nodeAt, pattern, sandwich, shareOf, step, visible, type Tree } from "../src/flame";
 
 /** Makes a graph of folded stacks: "main;f;g 3". */
 function graph(...folded: string[]): FlameGraph {
@@ -45,7 +45,7 @@ test("kinds and names of frames", () => {
   assert.equal(kindOf(unknown), "unknown");
   assert.equal(nameOf(unknown), "x+0xff");
   assert.notEqual(keyOf(unknown), keyOf({ ...unknown, offset: 254 }));
-  assert.equal(nameOf({ function: "[unknown]", missing: "not in a file" }), "[not in a file]");
+  assert.equal(nameOf({ function: "[unknown]", missing: "not in a file" }), "[unknown: not in a file]");
   assert.equal(keyOf({ function: "[unknown]", module: "unwinder", missing: "no stack" }), keyOf({ function: "[unknown]", missing: "no stack" }));
 });
 
@@ -150,34 +150,38 @@ test("sandwich: both sides have the function's total", () => {
   assert.equal(callers.total[0], callees.total[0]);
 });
 
-test("diff: paths are merged, what is gone is still there", () => {
-  const t = diff(graph("main;f 30", "main;new 10"), graph("main;f 20", "main;gone 20"));
+/** A comparison as the server sends it: "main;f before after". */
+function comparison(...folded: string[]): ProfileDiff {
+  const [before, after] = [1, 2].map((i) => graph(...folded.map((l) => `${l.split(" ")[0]} ${l.split(" ")[i]}`))) as [FlameGraph, FlameGraph];
+  const nodes = after.nodes.map((n, i) => ({ ...n, sb: before.nodes[i]!.s, tb: before.nodes[i]!.t }));
+  return { type: "cpu", unit: "count", before, after, functions: [], tested: 0, clear: 0, frames: after.frames, nodes };
+}
+
+test("a comparison: what is gone is still there", () => {
+  const t = buildDiff(comparison("main;f 20 30", "main;new 0 10", "main;gone 20 0"));
   const node = (name: string) => t.fn.indexOf(fnOf(t, name));
-  assert.deepEqual([t.total[node("f")], t.base![node("f")]], [30, 20]);
+  assert.deepEqual([t.total[node("f")], t.base![node("f")], t.baseSelf![node("f")]], [30, 20, 20]);
   assert.deepEqual([t.total[node("new")], t.base![node("new")]], [10, 0]);
   assert.deepEqual([t.total[node("gone")], t.base![node("gone")]], [0, 20]);
+  assert.deepEqual([t.total[0], t.base![0], t.total[node("main")]], [40, 40, 40]);
   assert.ok(Math.abs(t.w[node("gone")]! - 0.25) < 1e-9, "the mean of both shares");
   assert.equal(collapse(t).base![0], 40);
+  assert.equal(buildDiff(comparison("main;f 0 30")).base, undefined, "with nothing to compare with it is an ordinary graph");
 });
 
-test("changes: ranked, tested, and not of a handful of samples", () => {
-  const t = diff(graph("m;slow 400", "m;same 590", "m;rare 10"), graph("m;slow 200", "m;same 794", "m;rare 5", "m;one 1"));
-  const list = changes(t, [1000, 1000], "self");
-  const names = list.map((c) => t.fns[c.fn]!.name);
-  assert.equal(names[0], "slow");
-  assert.ok(!names.includes("one"), "one sample proves nothing");
-  assert.ok(list[0]!.z > 9, String(list[0]!.z));
-  const rare = list.find((c) => t.fns[c.fn]!.name === "rare")!;
-  assert.ok(Math.abs(rare.z) < 2, "5 and 10 of a thousand may be chance");
-  assert.equal(names.at(-1), "same");
-  assert.ok(changes(t, [1000, 1000], "total").every((c) => t.fns[c.fn]!.name !== "m"), "what has not changed is left out");
-});
-
-test("the two-proportion z-test", () => {
-  // 45 of 100 and 60 of 100: pooled 0.525, error 0.07062.
-  assert.ok(Math.abs(zOf(45, 100, 60, 100) - 2.1239) < 0.001);
-  assert.equal(zOf(0, 0, 1, 2), 0);
-  assert.equal(zOf(5, 5, 5, 5), 0);
+test("changes are those of the server, in its order, with their place in the tree", () => {
+  const d = comparison("main;f 20 30", "main;g 80 70");
+  d.frames.push({ function: "[unknown]", module: "/bin/x", offset: 255, missing: "no symbols" }, { function: "[unknown]", module: "/bin/x", missing: "no stack" });
+  d.nodes.push({ f: d.frames.length - 2, p: 0, sb: 0, tb: 0, s: 5, t: 5 }, { f: d.frames.length - 1, p: -1, sb: 0, tb: 0, s: 1, t: 1 });
+  const t = buildDiff(d);
+  const share = { before: 0.2, after: 0.3, before_samples: 20, after_samples: 30, z: 4, p: 0.0001 };
+  const of = (name: string, module?: string): FunctionChange => ({ function: name, module, verdict: "regressed", self: share, total: share });
+  const list = changed(t, [of("g", "/bin/x"), of("f", "/bin/x"), of("x+0xff", "/bin/x"), of("[unknown: no stack]", "/bin/x"), of("f", "/lib/other"), of("small")]);
+  assert.deepEqual(list.map((c) => c.fn.name), ["g", "f", "x+0xff", "[unknown: no stack]", "f", "small"]);
+  assert.deepEqual(list.map((c) => t.fns.includes(c.fn)), [true, true, true, true, false, false]);
+  assert.equal(list[2]!.fn.kind, "unknown");
+  assert.equal(list[5]!.fn.kind, "kernel");
+  assert.ok(matches(list[4]!.fn, /other/) && !matches(list[1]!.fn, /other/));
 });
 
 test("ten thousand nodes are laid out in no time", () => {

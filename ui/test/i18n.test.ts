@@ -38,7 +38,7 @@ test("no key is left unused", () => {
   const text = sources("src");
   // Keys put together at run time: a prefix and a value of a closed set.
   const made = [/^(area|severity|state|use|live|metrics\.scope)\./, /^verdict\.(ok|warn|bad|none)$/, /^metric\.(last|min|avg|max)$/, /^relation\./, /^res\.psi\./,
-    /^work\.(kind|kinds|kindhelp|area|col|full|help)\./, /^work\.group\.(kind|namespace|pod)$/, /^culprit\.(kind|help)\./, /^prof\.kind\./, /^prof\.unit\./, /^prof\.view\./];
+    /^work\.(kind|kinds|kindhelp|area|col|full|help)\./, /^work\.group\.(kind|namespace|pod)$/, /^culprit\.(kind|help)\./, /^prof\.kind\./, /^prof\.unit\./, /^prof\.view\./, /^prof\.verdict\.(regressed|improved|unclear|untested)$/];
   for (const [key] of entries) assert.ok(text.includes(`"${key}"`) || made.some((m) => m.test(key)), `${key} is not used`);
 });
 

@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { formatSel, heatAsk, parseSel, stretch } from "../src/heatgrid";
-import { amount, comparedParams, filterOf, grainOf, paramsOf, parseCompare, percent, points, valuesOf, windowOf } from "../src/profile";
+import { amount, diffParams, filterOf, grainOf, paramsOf, parseCompare, percent, points, valuesOf, windowOf } from "../src/profile";
 
 test("the heat map asks whole columns", () => {
   assert.deepEqual(heatAsk(100.4, 400.2), { from: 100, to: 401, column: 0.05, grid: true });
@@ -38,8 +38,9 @@ test("what is compared with", () => {
   assert.equal(parseCompare("", [0, 1]), null);
   const filter = filterOf(new URLSearchParams("process=x&unit=u&q=main&pid="));
   assert.deepEqual(filter, { process: "x", unit: "u" });
-  assert.deepEqual(comparedParams("cpu", filter, [100, 160], { ago: 60 }), { type: "cpu", process: "x", unit: "u", from: "40.000", to: "100.000" });
-  assert.equal(comparedParams("cpu", filter, [100, 160], { label: "process", value: "y" }).process, "y");
+  const now = { type: "cpu", process: "x", unit: "u", from: "100.000", to: "160.000" };
+  assert.deepEqual(diffParams("cpu", filter, [100, 160], { ago: 60 }, "self"), { ...now, of: "self", base_from: "40.000", base_to: "100.000" });
+  assert.deepEqual(diffParams("cpu", filter, [100, 160], { label: "process", value: "y" }, "total"), { ...now, of: "total", base_from: "100.000", base_to: "160.000", base_process: "y" });
   assert.equal(paramsOf("cpu", {}, [1.23456, 2]).from, "1.235");
 });
 

@@ -8,17 +8,11 @@ import (
 	"io"
 	"net/http"
 
-	commonv1 "go.opentelemetry.io/proto/otlp/common/v1"
-	otlp "go.opentelemetry.io/proto/otlp/profiles/v1development"
-	resourcev1 "go.opentelemetry.io/proto/otlp/resource/v1"
-	"google.golang.org/protobuf/proto"
-
+	"huatuo/internal/profile/otlp"
 	"huatuo/internal/signal"
 )
 
-// otlpWire sends OTLP profiles. The generated types of the protocol are used and
-// not the collector's: those write resources in a way that the servers which
-// take profiles today do not read.
+// otlpWire sends OTLP profiles.
 type otlpWire struct {
 	opt    Options
 	client *http.Client
@@ -30,40 +24,32 @@ func newOTLP(o Options, c *http.Client) *otlpWire { return &otlpWire{o, c} }
 // grown too large ends, and the next begins with an empty dictionary.
 func (o *otlpWire) encode(w *window) ([]request, error) {
 	var out []request
-	var d *dictionary
-	var at int
+	var m *message
 	end := func() error {
-		if d == nil {
+		if m == nil {
 			return nil
 		}
-		// ExportProfilesServiceRequest has the members of ProfilesData.
-		raw, err := proto.Marshal(&otlp.ProfilesData{ResourceProfiles: d.resources, Dictionary: &d.ProfilesDictionary})
+		raw, err := m.Marshal()
 		if err != nil {
-			return fmt.Errorf("encode OTLP profiles: %w", err)
+			return err
 		}
 		var z bytes.Buffer
 		gz := gzip.NewWriter(&z)
 		gz.Write(raw) // into memory
 		gz.Close()
-		out[at].body = z.Bytes()
-		d = nil
+		out[len(out)-1].body = z.Bytes()
+		m = nil
 		return nil
 	}
 	for _, k := range w.sorted() {
 		for i, part := range parts(w.series[k]) {
-			if d == nil {
-				d = newDictionary()
-				at = len(out)
+			if m == nil {
+				m = &message{otlp.New(), map[*signal.Stack]int32{}}
 				out = append(out, request{})
 			}
-			d.resources = append(d.resources, &otlp.ResourceProfiles{
-				Resource: &resourcev1.Resource{Attributes: o.attributes(&k)},
-				ScopeProfiles: []*otlp.ScopeProfiles{{
-					Scope: &commonv1.InstrumentationScope{Name: "huatuo"}, Profiles: []*otlp.Profile{d.profile(w, &k, part, i)},
-				}},
-			})
-			out[at].samples += part.count()
-			if d.size > 4*maxRequest { // which is packed to about a quarter
+			m.Add(o.attributes(&k), m.profile(w, &k, part, i))
+			out[len(out)-1].samples += part.count()
+			if m.Size() > 4*maxRequest { // which is packed to about a quarter
 				if err := end(); err != nil {
 					return nil, err
 				}
@@ -74,129 +60,66 @@ func (o *otlpWire) encode(w *window) ([]request, error) {
 }
 
 // attributes are those of a series, by the names that OpenTelemetry has for them.
-func (o *otlpWire) attributes(k *seriesKey) []*commonv1.KeyValue {
+func (o *otlpWire) attributes(k *seriesKey) []otlp.Attribute {
 	container := "container.name"
 	if k.labels.Namespace != "" {
 		container = "k8s.container.name"
 	}
-	out := []*commonv1.KeyValue{}
-	add := func(name, value string) {
-		if value = cut(clean(value)); value != "" {
-			out = append(out, &commonv1.KeyValue{Key: name, Value: &commonv1.AnyValue{Value: &commonv1.AnyValue_StringValue{StringValue: value}}})
-		}
+	out := []otlp.Attribute{
+		{Name: "service.name", Value: k.serviceName()},
+		{Name: "host.name", Value: o.opt.Instance},
+		{Name: "k8s.namespace.name", Value: k.labels.Namespace},
+		{Name: "k8s.pod.name", Value: k.labels.Pod},
+		{Name: container, Value: k.labels.Container},
+		{Name: "systemd.unit", Value: k.labels.Unit},
+		{Name: "process.executable.name", Value: k.labels.Process},
+		{Name: "thread.name", Value: k.labels.Thread},
 	}
-	add("service.name", k.serviceName())
-	add("host.name", o.opt.Instance)
-	add("k8s.namespace.name", k.labels.Namespace)
-	add("k8s.pod.name", k.labels.Pod)
-	add(container, k.labels.Container)
-	add("systemd.unit", k.labels.Unit)
-	add("process.executable.name", k.labels.Process)
-	add("thread.name", k.labels.Thread)
 	for _, l := range o.opt.Labels {
-		add(l.Name, l.Value)
+		out = append(out, otlp.Attribute{Name: l.Name, Value: l.Value})
+	}
+	for i := range out {
+		out[i].Value = cut(clean(out[i].Value))
 	}
 	return out
 }
 
-// dictionary is what the profiles of a request share. Index 0 of each table is
-// nothing.
-type dictionary struct {
-	otlp.ProfilesDictionary
-	resources []*otlp.ResourceProfiles
-	size      int // about, before it is packed
-	strings   map[string]int32
-	frames    map[signal.Frame]int32
-	mappings  map[string]int32
-	stacks    map[*signal.Stack]int32
-}
-
-func newDictionary() *dictionary {
-	d := &dictionary{strings: map[string]int32{"": 0}, frames: map[signal.Frame]int32{}, mappings: map[string]int32{"": 0}, stacks: map[*signal.Stack]int32{}}
-	d.StringTable = []string{""}
-	d.MappingTable = []*otlp.Mapping{{}}
-	d.LocationTable = []*otlp.Location{{}}
-	d.FunctionTable = []*otlp.Function{{}}
-	d.LinkTable = []*otlp.Link{{}}
-	d.AttributeTable = []*otlp.KeyValueAndUnit{{}}
-	d.StackTable = []*otlp.Stack{{}}
-	return d
-}
-
-func (d *dictionary) text(s string) int32 {
-	s = clean(s)
-	i, ok := d.strings[s]
-	if !ok {
-		i = int32(len(d.StringTable))
-		d.strings[s] = i
-		d.StringTable = append(d.StringTable, s)
-		d.size += len(s) + 4
-	}
-	return i
+// message is a request that is being made. It knows stacks by their pointers.
+type message struct {
+	*otlp.Encoder
+	stacks map[*signal.Stack]int32
 }
 
 // profile encodes the samples of a part of a series. On-CPU time is told as profilers tell
 // it: how many samples, and what each stands for.
-func (d *dictionary) profile(w *window, k *seriesKey, s series, part int) *otlp.Profile {
+func (m *message) profile(w *window, k *seriesKey, s series, part int) otlp.Profile {
 	t, unit := k.typ.Pprof(), int64(1)
-	p := &otlp.Profile{
-		SampleType:   &otlp.ValueType{TypeStrindex: d.text(t.SampleType), UnitStrindex: d.text(t.SampleUnit)},
-		PeriodType:   &otlp.ValueType{TypeStrindex: d.text(t.PeriodType), UnitStrindex: d.text(t.PeriodUnit)},
-		Period:       1,
-		TimeUnixNano: uint64(w.begin.UnixNano() + int64(part)), DurationNano: uint64(max(w.end.Sub(w.begin), 1)),
+	p := otlp.Profile{
+		Type: t.SampleType, Unit: t.SampleUnit, PeriodType: t.PeriodType, PeriodUnit: t.PeriodUnit, Period: 1,
+		Begin: w.begin.UnixNano() + int64(part), Nanoseconds: w.end.Sub(w.begin).Nanoseconds(),
+		Samples: make([]otlp.Sample, 0, len(s)),
 	}
 	if t.Name == "process_cpu" {
 		unit = s.period()
-		p.Period = unit
-		p.SampleType = &otlp.ValueType{TypeStrindex: d.text("samples"), UnitStrindex: d.text("count")}
+		p.Type, p.Unit, p.Period = "samples", "count", unit
 	}
 	for stack, x := range s {
-		p.Samples = append(p.Samples, &otlp.Sample{StackIndex: d.stack(stack), Values: []int64{x.value / unit}})
-		d.size += 16
+		p.Samples = append(p.Samples, otlp.Sample{Stack: m.stack(stack), Value: x.value / unit})
 	}
 	return p
 }
 
-func (d *dictionary) stack(s *signal.Stack) int32 {
-	i, ok := d.stacks[s]
-	if ok {
-		return i
-	}
-	fs := frames(s)
-	x := &otlp.Stack{LocationIndices: make([]int32, len(fs))}
-	for j := range fs {
-		x.LocationIndices[j] = d.location(&fs[j], j < s.Kernel)
-	}
-	i = int32(len(d.StackTable))
-	d.stacks[s] = i
-	d.StackTable = append(d.StackTable, x)
-	d.size += 3*len(fs) + 4
-	return i
-}
-
-func (d *dictionary) location(f *signal.Frame, kernel bool) int32 {
-	i, ok := d.frames[*f]
-	if ok {
-		return i
-	}
-	file := f.Module
-	if kernel && file == "" {
-		file = "[kernel]"
-	}
-	m, ok := d.mappings[file]
+func (m *message) stack(s *signal.Stack) int32 {
+	i, ok := m.stacks[s]
 	if !ok {
-		m = int32(len(d.MappingTable))
-		d.mappings[file] = m
-		d.MappingTable = append(d.MappingTable, &otlp.Mapping{FilenameStrindex: d.text(file)})
+		fs := frames(s)
+		locations := make([]int32, len(fs))
+		for j := range fs {
+			locations[j] = m.Location(&fs[j], j < s.Kernel)
+		}
+		i = m.Stack(locations)
+		m.stacks[s] = i
 	}
-	fn := int32(len(d.FunctionTable))
-	d.FunctionTable = append(d.FunctionTable, &otlp.Function{
-		NameStrindex: d.text(f.Title()), SystemNameStrindex: d.text(f.Function), FilenameStrindex: d.text(f.File),
-	})
-	i = int32(len(d.LocationTable))
-	d.frames[*f] = i
-	d.LocationTable = append(d.LocationTable, &otlp.Location{MappingIndex: m, Lines: []*otlp.Line{{FunctionIndex: fn, Line: int64(f.Line)}}})
-	d.size += 30
 	return i
 }
 
@@ -208,7 +131,7 @@ func (o *otlpWire) send(ctx context.Context, r request) *sendError {
 	if err != nil {
 		return &sendError{err: err, final: true}
 	}
-	q.Header.Set("Content-Type", "application/x-protobuf")
+	q.Header.Set("Content-Type", otlp.ContentType)
 	q.Header.Set("Content-Encoding", "gzip")
 	a, err := o.client.Do(q)
 	if err != nil {

@@ -3,17 +3,17 @@
 /** Profiles: where the time goes, in which function of whom, and when. All of the view's state is in its URL. */
 import type { JSX } from "preact";
 import { useMemo, useState } from "preact/hooks";
-import { api, profileURL, type FlameGraph, type ProfileTypes } from "../api";
-import { build, collapse, diff, find, matching, pattern, sandwich, shareOf, type Fn, type Kind, type Tree } from "../flame";
+import { api, profileURL, type FlameGraph, type ProfileDiff, type ProfileTypes } from "../api";
+import { build, buildDiff, collapse, find, matching, pattern, sandwich, shareOf, type Fn, type Kind, type Tree } from "../flame";
 import { formatSel, heatAsk, parseSel } from "../heatgrid";
 import { Flame } from "../parts/flame";
 import { HeatMap } from "../parts/heatmap";
 import { rangeKey } from "../parts/panel";
-import { Changes, Functions, where } from "../parts/proftables";
+import { Changes, Functions, rankOf, where, type Names } from "../parts/proftables";
 import { clock } from "../parts/time";
 import { Card, Copy, Icon, Notice, Show } from "../parts/ui";
 import { changeColor, flameColor } from "../palette";
-import { amount, comparedParams, EARLIER, filterOf, grainOf, LABELS, paramsOf, parseCompare, percent, points, valuesOf, windowOf } from "../profile";
+import { amount, diffParams, EARLIER, filterOf, grainOf, LABELS, paramsOf, parseCompare, percent, points, valuesOf, windowOf } from "../profile";
 import { formatHash, patched, setQuery } from "../router";
 import { useApp, useLoad } from "../state";
 import { grouped, span } from "../units";
@@ -23,7 +23,9 @@ import { Chip, Search, Select } from "./metrics";
 const LEAST_SHARE = 0.0001;
 
 const KINDS: Kind[] = ["native", "runtime", "kernel", "unknown"];
-const FORMATS = ["pprof", "folded", "svg", "speedscope"];
+const FORMATS = ["pprof", "folded", "svg", "speedscope", "otlp"];
+/** Functions of a comparison: more than one reads, so that a search finds what it should. */
+const MOST_CHANGES = 1000;
 
 export function ProfilesPage({ query }: { query: URLSearchParams }): JSX.Element {
   const { tick } = useApp();
@@ -131,9 +133,21 @@ function When({ type, unit, hertz, query, turn }: { type: string; unit: string; 
   );
 }
 
-interface Both {
-  now: FlameGraph;
-  then: FlameGraph | null;
+/** What the graph is of: samples, or samples compared with others. */
+type Shown = { graph: FlameGraph; diff: null } | { graph: null; diff: ProfileDiff };
+
+/** A sum of samples, as one line tells it. */
+interface Sum {
+  unit: string;
+  total: number;
+  samples: number;
+  dropped: number;
+  truncated: number;
+}
+
+function sumOf({ graph, diff }: Shown): Sum {
+  const of = diff === null ? graph : diff.after;
+  return { unit: (diff ?? graph).unit, total: of.total, samples: of.samples, dropped: (diff ?? graph).dropped_nodes ?? 0, truncated: of.truncated ?? 0 };
 }
 
 function Stacks({ type, absent, query, turn }: { type: NonNullable<ProfileTypes["types"]>[number]; absent: string | null; query: URLSearchParams; turn: number }): JSX.Element {
@@ -144,11 +158,14 @@ function Stacks({ type, absent, query, turn }: { type: NonNullable<ProfileTypes[
   const window = windowOf(query, range);
   const compare = parseCompare(cmp, window);
   const ask = paramsOf(type.name, filter, window);
-  const key = `flame ${type.name} ${JSON.stringify(filter)} ${cmp} ${sel || rangeKey(range)}`;
-  const loaded = useLoad(key, sel === "" ? turn : 0, async (s): Promise<Both> => {
+  // Another workload is not what was before.
+  const names: Names = compare !== null && "label" in compare ? { base: compare.value, own: filter[compare.label] ?? t("prof.after") } : { base: t("prof.before"), own: t("prof.after") };
+  const rank = rankOf(query);
+  const key = `flame ${type.name} ${JSON.stringify(filter)} ${compare === null ? "" : `${cmp} ${rank}`} ${sel || rangeKey(range)}`;
+  const loaded = useLoad(key, sel === "" ? turn : 0, async (s): Promise<Shown> => {
     const least = { min_share: LEAST_SHARE };
-    const [now, then] = await Promise.all([api.flame({ ...ask, ...least }, s), compare === null ? null : api.flame({ ...comparedParams(type.name, filter, window, compare), ...least }, s)]);
-    return { now, then };
+    if (compare === null) return { graph: await api.flame({ ...ask, ...least }, s), diff: null };
+    return { graph: null, diff: await api.profileDiff({ ...diffParams(type.name, filter, window, compare, rank), ...least, limit: MOST_CHANGES }, s) };
   });
   const note = (
     <span class="downloads"><Icon name="download" /><span class="desk-only">{t("prof.download")}</span>
@@ -158,7 +175,7 @@ function Stacks({ type, absent, query, turn }: { type: NonNullable<ProfileTypes[
   return (
     <Card title={<span title={`${type.help} ${type.read}`}>{type.name}</span>} note={note} class="flush stacks">
       <p class="hint lead">{type.help} {type.read}</p>
-      <Show of={loaded} height={400}>{(both) => both.now.total === 0 ? <Empty absent={absent} /> : <Graph both={both} query={query} stale={loaded.loading} />}</Show>
+      <Show of={loaded} height={400}>{(shown) => sumOf(shown).total === 0 ? <Empty absent={absent} /> : <Graph shown={shown} names={names} query={query} stale={loaded.loading} />}</Show>
     </Card>
   );
 }
@@ -172,21 +189,21 @@ function Empty({ absent }: { absent: string | null }): JSX.Element {
 
 type ViewName = "graph" | "table" | "sandwich";
 
-function Graph({ both, query, stale }: { both: Both; query: URLSearchParams; stale: boolean }): JSX.Element {
+function Graph({ shown, names, query, stale }: { shown: Shown; names: Names; query: URLSearchParams; stale: boolean }): JSX.Element {
   const { t } = useApp();
   const fold = query.get("fold") === "1";
-  const compared = both.then !== null && both.then.total > 0;
+  const diff = shown.diff !== null && shown.diff.before.total > 0 ? shown.diff : null;
   const tree = useMemo(() => {
-    const whole = compared ? diff(both.now, both.then!) : build(both.now);
+    const whole = shown.diff === null ? build(shown.graph) : buildDiff(shown.diff);
     return fold ? collapse(whole) : whole;
-  }, [both, fold]);
+  }, [shown, fold]);
   const q = query.get("q") ?? "";
   const re = useMemo(() => (q === "" ? null : pattern(q)), [q]);
   const matched = useMemo(() => (re === null ? null : matching(tree, re)), [tree, re]);
   const asked = query.get("view");
   const view: ViewName = asked === "table" || asked === "sandwich" ? asked : "graph";
   const link = (f: Fn) => formatHash(["profiles"], patched(query, { view: "sandwich", fn: f.key }));
-  const { now, then } = both;
+  const sum = sumOf(shown);
   return (
     <div aria-busy={stale}>
       <div class="filters bar-row">
@@ -199,15 +216,15 @@ function Graph({ both, query, stale }: { both: Both; query: URLSearchParams; sta
         <Chip on={fold} onClick={() => setQuery({ fold: fold ? null : "1", focus: null })}>{t("prof.fold")}</Chip>
         {query.has("focus") && <button type="button" class="btn small" onClick={() => setQuery({ focus: null })}>{t("prof.reset")}</button>}
       </div>
-      {then !== null && !compared && <Notice title={t("prof.compare.empty")} />}
-      {view === "graph" && <Whole tree={tree} unit={now.unit} query={query} matched={matched} link={link} />}
-      {view === "table" && (compared ? <Changes tree={tree} samples={[then!.samples, now.samples]} matched={matched} query={query} link={link} /> : <Functions tree={tree} unit={now.unit} matched={matched} query={query} link={link} />)}
-      {view === "sandwich" && <Sandwich tree={tree} unit={now.unit} query={query} matched={matched} />}
-      <Legend compared={compared && view === "graph"} />
+      {shown.diff !== null && diff === null && <Notice title={t("prof.compare.empty")} />}
+      {view === "graph" && <Whole tree={tree} base={names.base} unit={sum.unit} query={query} matched={matched} link={link} />}
+      {view === "table" && (diff !== null ? <Changes tree={tree} diff={diff} names={names} re={re} query={query} link={link} /> : <Functions tree={tree} unit={sum.unit} matched={matched} query={query} link={link} />)}
+      {view === "sandwich" && <Sandwich tree={tree} unit={sum.unit} query={query} matched={matched} />}
+      <Legend compared={diff !== null && view === "graph"} />
       <p class="hint lead">
-        {t("prof.sum", { v: amount(now.total, now.unit), n: grouped(now.samples) })}
-        {(now.dropped_nodes ?? 0) > 0 && ` · ${t("prof.dropped", { n: grouped(now.dropped_nodes!) })}`}
-        {(now.truncated ?? 0) > 0 && ` · ${t("prof.truncated", { s: percent(now.truncated! / now.total) })}`}
+        {t("prof.sum", { v: amount(sum.total, sum.unit), n: grouped(sum.samples) })}
+        {sum.dropped > 0 && ` · ${t("prof.dropped", { n: grouped(sum.dropped) })}`}
+        {sum.truncated > 0 && ` · ${t("prof.truncated", { s: percent(sum.truncated / sum.total) })}`}
       </p>
     </div>
   );
@@ -224,7 +241,7 @@ function Legend({ compared }: { compared: boolean }): JSX.Element {
 }
 
 /** useFace gives a tree's colours and texts. */
-function useFace(tree: Tree, unit: string) {
+function useFace(tree: Tree, unit: string, base = "") {
   const { t, dark } = useApp();
   return useMemo(() => {
     const all = tree.total[0] || 1;
@@ -239,11 +256,11 @@ function useFace(tree: Tree, unit: string) {
       if (f !== undefined) lines.push(where(f), f.frame.missing ? t("prof.missing", { s: f.frame.missing }) : "", f.frame.build_id ? t("prof.build", { s: f.frame.build_id }) : "");
       const value = (v: number, word: string) => `${word} ${amount(v, unit)} (${percent(v / all)})`;
       lines.push(value(tree.total[i]!, t("prof.total")), value(tree.self[i]!, t("prof.self")));
-      if (tree.base !== undefined) lines.push(`${t("prof.before")} ${percent(tree.base[i]! / then)}, ${t("prof.change")} ${points(grown(i))}`);
+      if (tree.base !== undefined) lines.push(`${base} ${percent(tree.base[i]! / then)}, ${t("prof.change")} ${points(grown(i))}`);
       return lines.filter((l) => l !== "");
     };
     return { color, name, tip };
-  }, [tree, unit, dark, t]);
+  }, [tree, unit, base, dark, t]);
 }
 
 interface GraphProps {
@@ -253,9 +270,9 @@ interface GraphProps {
   matched: Uint8Array | null;
 }
 
-function Whole({ tree, unit, query, matched, link }: GraphProps & { link: (f: Fn) => string }): JSX.Element {
+function Whole({ tree, base, unit, query, matched, link }: GraphProps & { base: string; link: (f: Fn) => string }): JSX.Element {
   const { t } = useApp();
-  const face = useFace(tree, unit);
+  const face = useFace(tree, unit, base);
   const [at, setAt] = useState(0); // id of the node that the keyboard is at
   const focus = find(tree, Number(query.get("focus") ?? 0));
   const cursor = at === 0 ? -1 : find(tree, at);

@@ -3,11 +3,12 @@
 /** The table of functions, and the table of what changed between two profiles. */
 import type { ComponentChildren, JSX } from "preact";
 import { useMemo, useState } from "preact/hooks";
-import { changes, CLEAR_Z, functions, type Fn, type Tree } from "../flame";
+import type { ProfileDiff } from "../api";
+import { changed, functions, matches, type Fn, type Tree } from "../flame";
 import { amount, percent, points } from "../profile";
 import { setQuery } from "../router";
 import { useApp } from "../state";
-import { digits } from "../units";
+import { digits, grouped } from "../units";
 import { Badge, Bar, Notice } from "./ui";
 
 /** Rows before the button for more. */
@@ -24,7 +25,7 @@ function Name({ f, href }: { f: Fn; href: string }): JSX.Element {
   return (
     <th scope="row" class="fn">
       <i class={`swatch kind-${f.kind}`} title={t(`prof.kind.${f.kind}`)} /> <a class="mono" href={href}>{f.name}</a>
-      <span class="help">{[where(f), f.frame.missing ? t("prof.missing", { s: f.frame.missing }) : ""].filter((s) => s !== "").join(" · ")}</span>
+      <span class="help">{[where(f), f.frame.missing && f.frame.offset ? t("prof.missing", { s: f.frame.missing }) : ""].filter((s) => s !== "").join(" · ")}</span>
     </th>
   );
 }
@@ -83,44 +84,69 @@ export function Functions({ tree, unit, matched, query, link }: TableProps): JSX
   );
 }
 
-/** Changes ranks what takes a larger share than before, and tells chance from change. */
-export function Changes({ tree, samples, matched, query, link }: Omit<TableProps, "unit"> & { samples: [number, number] }): JSX.Element {
+/** rankOf is what changes are ranked by. */
+export function rankOf(query: URLSearchParams): "self" | "total" {
+  return query.get("rank") === "total" ? "total" : "self";
+}
+
+/** What both sides of a comparison are called. */
+export interface Names {
+  base: string;
+  own: string;
+}
+
+interface ChangesProps extends Pick<TableProps, "tree" | "query" | "link"> {
+  diff: ProfileDiff;
+  names: Names;
+  re: RegExp | null;
+}
+
+/** Changes ranks what takes a larger share than before: what is no accident first, in the server's order. */
+export function Changes({ tree, diff, names, re, query, link }: ChangesProps): JSX.Element {
   const { t } = useApp();
   const [limit, setLimit] = useState(ROWS);
-  const of = query.get("rank") === "total" ? "total" : "self";
-  const rows = useMemo(() => {
-    const list = changes(tree, samples, of).filter((c) => matched === null || matched[c.fn] === 1);
-    // What is clear comes first, what may be chance after it.
-    return [...list.filter((c) => Math.abs(c.z) >= CLEAR_Z), ...list.filter((c) => Math.abs(c.z) < CLEAR_Z)];
-  }, [tree, of, matched, ...samples]);
-  if (rows.length === 0) return <Notice title={t("prof.compare.empty")} />;
+  const of = rankOf(query);
+  const rows = useMemo(() => changed(tree, diff.functions).filter(({ fn }) => re === null || matches(fn, re)), [tree, diff, re]);
   return (
     <>
       <div class="chips rank" role="group" aria-label={t("prof.by")}><span class="muted">{t("prof.by")}</span>
         {(["self", "total"] as const).map((k) => <button type="button" class="chip" aria-pressed={of === k} onClick={() => setQuery({ rank: k === "self" ? null : k })}>{t(`prof.${k}`)}</button>)}
+        <span class="muted clear">{t("prof.clear.sum", { n: grouped(diff.clear), m: grouped(diff.tested) })}</span>
       </div>
-      <div class="scroll">
-        <table class="table functions changes">
-          <thead>
-            <tr>
-              <th scope="col">{t("prof.function")}</th><th scope="col" class="r">{t("prof.before")}</th><th scope="col" class="r">{t("prof.after")}</th><th scope="col" class="r">{t("prof.change")}</th>
-              <th scope="col" class="r desk-only">{t("prof.samples")}</th><th scope="col" class="r" title={t("prof.clear.help")}>{t("prof.clear")} (z)</th>
-            </tr>
-          </thead>
-          <tbody>
-            {rows.slice(0, limit).map((c) => (
-              <tr key={tree.fns[c.fn]!.key} data-fn={tree.fns[c.fn]!.name}>
-                <Name f={tree.fns[c.fn]!} href={link(tree.fns[c.fn]!)} />
-                <td class="r num">{percent(c.before)}</td><td class="r num">{percent(c.after)}</td><td class="r num">{points(c.after - c.before)}</td>
-                <td class="r num muted desk-only">{c.samples.join(" → ")}</td>
-                <td class="r num">{Math.abs(c.z) >= CLEAR_Z ? <Badge kind={c.z > 0 ? "critical" : "ok"}>{digits(c.z)}</Badge> : <span class="muted">{digits(c.z)}</span>}</td>
+      {rows.length === 0 ? <Notice title={t("prof.unchanged")} /> : (
+        <div class="scroll">
+          <table class="table functions changes">
+            <thead>
+              <tr>
+                <th scope="col">{t("prof.function")}</th><th scope="col" class="r party" title={names.base}>{names.base}</th><th scope="col" class="r party" title={names.own}>{names.own}</th><th scope="col" class="r">{t("prof.change")}</th>
+                <th scope="col" class="r desk-only">{t("prof.samples")}</th><th scope="col" class="desk-only" title={t("prof.clear.help")}>{t("prof.verdict")}</th>
               </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+            </thead>
+            <tbody>
+              {rows.slice(0, limit).map(({ fn, change }) => {
+                const s = change[of];
+                return (
+                  <tr key={`${change.function}@${change.module ?? ""}`} data-fn={fn.name} data-verdict={change.verdict}>
+                    <Name f={fn} href={link(fn)} />
+                    <td class="r num">{percent(s.before)}</td><td class="r num">{percent(s.after)}</td><td class="r num">{points(s.after - s.before)} <span class="phone-only"><Verdict verdict={change.verdict} /></span></td>
+                    <td class="r num muted desk-only">{grouped(s.before_samples)} → {grouped(s.after_samples)}</td>
+                    <td class="desk-only" title={`z = ${digits(s.z)}, p = ${s.p.toPrecision(2)}`}><Verdict verdict={change.verdict} /></td>
+                  </tr>
+                );
+              })}
+            </tbody>
+          </table>
+        </div>
+      )}
       <p class="hint lead">{t("prof.clear.help")}</p>
       <More left={rows.length - limit} onClick={() => setLimit(limit + ROWS)} />
     </>
   );
+}
+
+function Verdict({ verdict }: { verdict: ProfileDiff["functions"][number]["verdict"] }): JSX.Element {
+  const { t } = useApp();
+  const text = t(`prof.verdict.${verdict}`);
+  if (verdict === "regressed" || verdict === "improved") return <Badge kind={verdict === "regressed" ? "critical" : "ok"}>{text}</Badge>;
+  return <span class="muted">{text}</span>;
 }
