@@ -64,6 +64,8 @@ func (f *fake) Flame(ctx context.Context, q signal.ProfileQuery, _ float64) (*si
 	err := f.each(ctx, q, func(s *signal.LabeledSample) {
 		g.Total += s.Value
 		g.Samples++
+		squared := float64(s.Value) * float64(s.Value)
+		g.Squares += squared
 		at := -1
 		for _, fr := range slices.Backward(s.Stack.Frames) {
 			id, ok := frames[fr]
@@ -80,8 +82,12 @@ func (f *fake) Flame(ctx context.Context, q signal.ProfileQuery, _ float64) (*si
 			}
 			at = n
 			g.Nodes[at].Total += s.Value
+			g.Nodes[at].Count++
+			g.Nodes[at].Squares += squared
 		}
 		g.Nodes[at].Self += s.Value
+		g.Nodes[at].SelfCount++
+		g.Nodes[at].SelfSquares += squared
 	})
 	return g, err
 }

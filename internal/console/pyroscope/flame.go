@@ -135,6 +135,9 @@ func (s *server) pprof(t *signal.ProfileType, g *signal.FlameGraph, maxNodes *in
 	for i, s := range p.StringTable {
 		p.StringTable[i] = clean(s)
 	}
+	for _, x := range p.Sample {
+		x.Value = x.Value[len(x.Value)-1:] // the number of samples stands before it
+	}
 	name := t.Pprof()
 	p.SampleType = []*googlev1.ValueType{{Type: text(p, name.SampleType), Unit: text(p, name.SampleUnit)}}
 	p.PeriodType = &googlev1.ValueType{Type: text(p, name.PeriodType), Unit: text(p, name.PeriodUnit)}

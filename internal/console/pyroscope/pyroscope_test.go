@@ -183,7 +183,7 @@ func TestProfile(t *testing.T) {
 		if err := p.CheckValid(); err != nil {
 			t.Fatal(err)
 		}
-		if p.SampleType[0].Type != "cpu" || p.PeriodType.Type != "cpu" || p.PeriodType.Unit != "nanoseconds" || p.DefaultSampleType != "cpu" {
+		if len(p.SampleType) != 1 || p.SampleType[0].Type != "cpu" || p.PeriodType.Type != "cpu" || p.PeriodType.Unit != "nanoseconds" || p.DefaultSampleType != "cpu" {
 			t.Errorf("types %v, period %v", p.SampleType[0], p.PeriodType)
 		}
 		var total int64
