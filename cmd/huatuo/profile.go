@@ -84,7 +84,8 @@ print the functions that take most of the time, or wait longest, or use most mem
 
 ` + list.String() + `
 A word before the dot takes all types of that family beside each other, but for
-offcpu.idle: offcpu, lock, io, mem.
+offcpu.idle: offcpu, lock, io, mem. The word runtime asks a process for a profile that
+its own language runtime keeps.
 
 With -o the stacks are written to a file for other tools; its name tells the format:
 .pb.gz or .pprof for go tool pprof, .folded or .txt, .speedscope.json, .svg for a
@@ -105,6 +106,7 @@ flame graph to look at. "-" writes folded stacks to standard output.`,
 	f.StringVar(&r.container, "container", "", "only this container: its name, or a prefix of its id")
 	f.StringVar(&r.engine, "engine", "", "how stacks are walked: auto, unwinder or frame_pointers; empty: as profiles.engine has it")
 	f.StringVarP(&r.output, "output", "o", "", `file for the stacks, "-" for standard output`)
+	cmd.AddCommand(c.runtimeCmd())
 	return cmd
 }
 
@@ -202,6 +204,11 @@ func writeTo(file string, stdout io.Writer, write func(io.Writer) error) error {
 // printTop prints the functions that take most.
 func (c *cli) printTop(g *sig.FlameGraph) {
 	fmt.Fprintf(c.out, "%s: %s in %v, %d samples\n\n", g.Type, profile.Amount(g.Total, g.Unit), g.To.Sub(g.From).Round(100*time.Millisecond), g.Samples)
+	c.printTable(g)
+}
+
+// printTable prints them without a heading.
+func (c *cli) printTable(g *sig.FlameGraph) {
 	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "SELF\t\tTOTAL\t\t  FUNCTION")
 	table := g

@@ -26,9 +26,9 @@ import (
 const (
 	// maxPorts bounds the ports of one process that are asked; all within findTime.
 	maxPorts = 64
-	findTime = 20 * time.Second
+	findTime = 30 * time.Second
 	// askTime is how long a port may take to say what it serves.
-	askTime = 2 * time.Second
+	askTime = 5 * time.Second
 	// fetchTime is how long a profile may take beyond the time that it is of.
 	fetchTime = 30 * time.Second
 	// maxIndex bounds the page that lists a program's profiles: some kilobytes.

@@ -61,7 +61,7 @@ type Client struct {
 func New(proc string) *Client { return &Client{proc: proc, asked: map[uint32]bool{}} }
 
 // List lists the processes that may have profiles of their own, by what /proc says
-// of them: none of them notices.
+// of them: JVMs, and Go programs that listen on a TCP port. None of them notices.
 func (c *Client) List(ctx context.Context) ([]signal.RuntimeProcess, error) {
 	names, err := os.ReadDir(c.proc)
 	if err != nil {
@@ -77,7 +77,7 @@ func (c *Client) List(ctx context.Context) ([]signal.RuntimeProcess, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		if d, err := c.describe(uint32(pid), programs); err == nil && d.Runtime != "none" {
+		if d, err := c.describe(uint32(pid), programs); err == nil && (d.Runtime == "jvm" || len(d.Listens) > 0) {
 			out = append(out, d)
 		}
 	}
