@@ -38,6 +38,7 @@ export type Checks = [
   Fits<Sent["FlameGraph"], ours.FlameGraph>,
   Fits<Sent["ProfileHeat"], ours.ProfileHeat>,
   Fits<Sent["ProfileSeries"], ours.ProfileSeries>,
+  Fits<Sent["RuntimeProcess"], ours.RuntimeProcess>,
   Fits<Sent["StoreStatus"], ours.StoreStatus>,
   Fits<Sent["SystemInfo"], ours.System>,
   Fits<Sent["Manual"], Omit<ours.ProbePage, "account">>,

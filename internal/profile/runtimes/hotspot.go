@@ -24,8 +24,8 @@ const (
 	// wait for ten seconds.
 	attachTime = 10 * time.Second
 	attachLook = 50 * time.Millisecond
-	// countTime is how long the objects may be counted: a heap of 30 GB takes some
-	// ten seconds.
+	// countTime is how long the objects may be counted: half a gigabyte takes half a
+	// second, and five times that when garbage is collected first.
 	countTime = time.Minute
 	// maxHistogram bounds the answer: 100,000 classes of 100 bytes.
 	maxHistogram = 16 << 20
@@ -161,8 +161,11 @@ func (j *jvm) open(ctx context.Context) error {
 	// By the directory and not by the number, which may be another process' by now,
 	// or mean another one in this pid namespace.
 	if err := unix.PidfdSendSignal(int(j.p.dir.Fd()), unix.SIGQUIT, nil, 0); err != nil {
-		if errors.Is(err, unix.ENOSYS) {
-			return errors.New("the kernel is older than 5.1 and cannot send a signal to exactly this process; run jcmd once, which opens the socket")
+		switch {
+		case errors.Is(err, unix.ENOSYS):
+			err = errors.New("a kernel before 5.1 cannot send a signal to exactly this process; run jcmd once, which opens the socket")
+		case errors.Is(err, unix.EINVAL):
+			err = errors.New("the agent is in another pid namespace, from where no signal gets there; run jcmd once, which opens the socket")
 		}
 		return fmt.Errorf("send SIGQUIT: %w", err)
 	}
