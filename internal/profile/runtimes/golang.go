@@ -1,6 +1,7 @@
 package runtimes
 
 import (
+	"bufio"
 	"bytes"
 	"compress/gzip"
 	"context"
@@ -32,7 +33,8 @@ const (
 	// fetchTime is how long a profile may take beyond the time that it is of.
 	fetchTime = 30 * time.Second
 	// maxIndex bounds the page that lists a program's profiles: some kilobytes.
-	maxIndex = 256 << 10
+	maxIndex  = 256 << 10
+	maxHeader = 64 << 10
 	// maxProfile bounds a profile as it is sent, and maxPlain when it is unpacked.
 	// One of a large server has half a megabyte, eight times that unpacked; parsed
 	// it takes some times more.
@@ -130,34 +132,48 @@ var (
 	errTooMuch = errors.New("it sends more than a profile has")
 )
 
-// get gets a path from a port of the process.
+// get gets a path from a port of the process. One request and one answer need no
+// client that keeps connections, and logs what it does not expect on them.
 func (p *process) get(ctx context.Context, addr netip.AddrPort, path string, most int64) ([]byte, error) {
-	var local netip.AddrPort
-	t := &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			c, err := p.dial(ctx, addr)
-			if err != nil {
-				return nil, fmt.Errorf("%w: %w", errDial, err)
-			}
-			if a, ok := c.LocalAddr().(*net.TCPAddr); ok {
-				local = a.AddrPort()
-			}
-			return c, nil
-		},
-		DisableCompression: true, MaxResponseHeaderBytes: 64 << 10,
-	}
-	defer t.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr.String()+path, nil)
+	req, err := http.NewRequest(http.MethodGet, "http://"+addr.String()+path, nil)
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("User-Agent", "huatuo")
-	r, err := t.RoundTrip(req) // which follows no redirection
+	c, err := p.dial(ctx, addr)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errDial, err)
+	}
+	defer c.Close()
+	if at, ok := ctx.Deadline(); ok {
+		if err := c.SetDeadline(at); err != nil {
+			return nil, err
+		}
+	}
+	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	in := &io.LimitedReader{R: c, N: most + maxHeader}
+	text, err := p.exchange(c, in, req, most)
+	switch {
+	case errors.Is(ctx.Err(), context.Canceled):
+		return nil, ctx.Err()
+	case in.N <= 0:
+		return nil, errTooMuch
+	}
+	return text, err
+}
+
+// exchange sends a request and reads the answer.
+func (p *process) exchange(c net.Conn, in io.Reader, req *http.Request, most int64) ([]byte, error) {
+	if err := req.Write(c); err != nil {
+		return nil, plain(err)
+	}
+	r, err := http.ReadResponse(bufio.NewReader(in), req)
 	if err != nil {
 		return nil, plain(err)
 	}
 	defer r.Body.Close()
-	if local.IsValid() && p.foreign(local) {
+	if a, ok := c.LocalAddr().(*net.TCPAddr); ok && p.foreign(a.AddrPort()) {
 		return nil, errForeign
 	}
 	text, err := io.ReadAll(io.LimitReader(r.Body, most+1))
@@ -172,21 +188,17 @@ func (p *process) get(ctx context.Context, addr netip.AddrPort, path string, mos
 	return text, nil
 }
 
-// plain says in a few words what went wrong with a request.
+// plain says in a few words what went wrong with a connection.
 func plain(err error) error {
 	var timeout net.Error
 	switch {
-	case errors.Is(err, errDial):
-		return err
-	case errors.Is(err, context.Canceled):
-		return err
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return errors.New("it does not answer in time")
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		return errors.New("it ends the connection without an answer")
 	}
 	text := firstLine([]byte(err.Error()))
-	if strings.Contains(text, "malformed HTTP") {
+	if strings.Contains(text, "malformed") {
 		return errors.New("it does not speak HTTP")
 	}
 	return errors.New(text)

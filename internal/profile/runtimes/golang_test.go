@@ -176,7 +176,7 @@ func TestBadServers(t *testing.T) {
 					return
 				}
 			}
-		}, "server response headers exceeded"},
+		}, "sends more than a profile has"},
 		"dribble": {func(c net.Conn) {
 			io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n")
 			for {
