@@ -279,9 +279,9 @@ func TestForeign(t *testing.T) {
 	}
 }
 
-// TestKernelNamespace: a program in a network namespace of its own is asked there,
+// TestNamespace: a program in a network namespace of its own is asked there,
 // and no thread of this process stays in it.
-func TestKernelNamespace(t *testing.T) {
+func TestNamespace(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root for a network namespace")
 	}

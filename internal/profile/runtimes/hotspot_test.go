@@ -150,9 +150,9 @@ func waitState(t *testing.T, pid uint32, want string) {
 	}
 }
 
-// TestKernelContainer: a JVM of another user, with pids and files of its own, is
+// TestContainer: a JVM of another user, with pids and files of its own, is
 // asked by the socket in its own /tmp.
-func TestKernelContainer(t *testing.T) {
+func TestContainer(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root for namespaces")
 	}
@@ -198,10 +198,10 @@ func jvmIn(t *testing.T, dir string) uint32 {
 	return 0
 }
 
-// TestKernelHostileTmp: a /tmp that leads out of the process' root is not followed.
-func TestKernelHostileTmp(t *testing.T) {
+// TestHostileTmp: a /tmp that leads out of the process' root is not followed.
+func TestHostileTmp(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("needs root for a root of its own")
+		t.Skip("needs root, for a root of its own")
 	}
 	root := t.TempDir()
 	if err := os.Symlink("../../../../../../../../tmp", filepath.Join(root, "tmp")); err != nil {

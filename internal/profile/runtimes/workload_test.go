@@ -47,6 +47,7 @@ func start(t *testing.T, attr *syscall.SysProcAttr, args ...string) (uint32, str
 // built compiles the Go program.
 func built(t *testing.T) string {
 	t.Helper()
+	needs(t, "go")
 	dir := t.TempDir()
 	src, err := os.ReadFile("testdata/serve.go.txt")
 	if err != nil {
