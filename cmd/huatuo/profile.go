@@ -95,7 +95,8 @@ print the functions that take most of the time, or wait longest, or use most mem
 A word before the dot takes all types of that family beside each other, but for
 offcpu.idle: offcpu, lock, io, mem. Waits for locks come with how many there were,
 those for files and disks with the bytes: in files of pprof and speedscope, and in
-a column of the table.
+a column of the table. The word runtime asks a process for a
+profile that its own language runtime keeps.
 
 With -o the stacks are written to a file for other tools; its name tells the format:
 .pb.gz or .pprof for go tool pprof, .folded or .txt, .speedscope.json, .otlp for OTLP
@@ -118,7 +119,7 @@ standard output.`,
 	f.StringVar(&r.container, "container", "", "only this container: its name, or a prefix of its id")
 	f.StringVar(&r.engine, "engine", "", "how stacks are walked: auto, unwinder or frame_pointers; empty: as profiles.engine has it")
 	f.StringVarP(&r.output, "output", "o", "", `file for the stacks, "-" for standard output`)
-	cmd.AddCommand(c.profileDiffCmd())
+	cmd.AddCommand(c.profileDiffCmd(), c.runtimeCmd())
 	return cmd
 }
 
@@ -219,20 +220,28 @@ func writeTo(file string, stdout io.Writer, write func(io.Writer) error) error {
 // have of the others.
 func (c *cli) printTop(graphs []*sig.FlameGraph) {
 	g := graphs[0]
-	head, sums, others := "SELF\t\tTOTAL\t\t", profile.Amount(g.Total, g.Unit), make([]map[profile.Row]int64, len(graphs))
-	for i, o := range graphs[1:] {
-		word := strings.TrimPrefix(o.Type, g.Type+".")
-		head += strings.ToUpper(word) + "\t"
+	sums := profile.Amount(g.Total, g.Unit)
+	for _, o := range graphs[1:] {
 		sums += ", " + profile.Amount(o.Total, o.Unit)
 		if o.Unit == "count" {
-			sums += " " + word
+			sums += " " + strings.TrimPrefix(o.Type, g.Type+".")
 		}
+	}
+	fmt.Fprintf(c.out, "%s: %s in %v, %d samples\n\n", g.Type, sums, g.To.Sub(g.From).Round(100*time.Millisecond), g.Samples)
+	c.printTable(graphs...)
+}
+
+// printTable prints them without a heading.
+func (c *cli) printTable(graphs ...*sig.FlameGraph) {
+	g := graphs[0]
+	head, others := "SELF\t\tTOTAL\t\t", make([]map[profile.Row]int64, len(graphs))
+	for i, o := range graphs[1:] {
+		head += strings.ToUpper(strings.TrimPrefix(o.Type, g.Type+".")) + "\t"
 		others[i] = map[profile.Row]int64{}
 		for _, r := range profile.Top(shown(o)) {
 			others[i][profile.Row{Function: r.Function, Module: r.Module}] = r.Total
 		}
 	}
-	fmt.Fprintf(c.out, "%s: %s in %v, %d samples\n\n", g.Type, sums, g.To.Sub(g.From).Round(100*time.Millisecond), g.Samples)
 	w := tabwriter.NewWriter(c.out, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, head+"  FUNCTION")
 	rows := profile.Top(shown(g))

@@ -17,6 +17,7 @@ import (
 	"huatuo/internal/kern/clock"
 	"huatuo/internal/probe"
 	"huatuo/internal/profile"
+	"huatuo/internal/profile/runtimes"
 	"huatuo/internal/query"
 	"huatuo/internal/signal"
 	"huatuo/internal/sink/prom"
@@ -157,6 +158,7 @@ func (a *App) newServer() error {
 		o.Profiles = profileView{a.profiles, a.profiler}
 		o.Captures = captureView{a.captureCtx, a.captures, a.profiles}
 	}
+	o.Runtimes = runtimeView{a, runtimes.New(procOf(c.Host.Root))}
 	var err error
 	a.server, err = console.New(o)
 	return err

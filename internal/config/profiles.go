@@ -15,6 +15,7 @@ type Profiles struct {
 	Include         []string      `yaml:"include" check:"profiles" reload:"true" example:"[\"namespace=prod & process=java*\"]" help:"Take stacks of these only, as label=pattern with & between several that must all hold; * stands for any characters. The labels are namespace, pod, container, unit, process and thread. Empty: of everything."`
 	Exclude         []string      `yaml:"exclude" check:"profiles" reload:"true" help:"Take no stacks of these, in the same form. They are walked in the kernel all the same, and dropped before they are named."`
 	Types           []string      `yaml:"types" enum:"cpu,offcpu.blocked,offcpu.runqueue,offcpu.io,offcpu.idle,lock.user,lock.user.contentions,lock.kernel,lock.kernel.contentions,io.file,io.file.bytes,io.block,io.block.bytes,mem.fault,mem.virtual,mem.inuse,hw.cycles,hw.instructions,hw.llc_misses,hw.dtlb_misses" reload:"true" help:"What stacks are taken of; \u0060huatuo profile --help\u0060 tells what each is."`
+	Runtimes        bool          `yaml:"runtimes" reload:"true" help:"Let processes be asked for the profiles that their own language runtimes keep, when somebody wants them: Go programs at their net/http/pprof, HotSpot JVMs by their attach socket. false: nobody is asked."`
 	Rate            int           `yaml:"rate" min:"1" max:"1000" reload:"true" help:"Stacks that each CPU takes per second at most, of each type but cpu. What is left out is counted, with the time or memory that it stands for."`
 	Wait            time.Duration `yaml:"wait" min:"100us" max:"10s" reload:"true" help:"Waits of this length are all taken, as far as the rate allows; of shorter ones a part that stands for the rest."`
 	LeastLock       time.Duration `yaml:"least_lock" min:"1us" max:"10s" reload:"true" help:"Shorter waits for locks are left out."`
@@ -37,6 +38,7 @@ func defaultProfiles() Profiles {
 			"cpu", "offcpu.blocked", "offcpu.runqueue", "offcpu.io", "lock.user", "lock.user.contentions", "lock.kernel", "lock.kernel.contentions",
 			"io.file", "io.file.bytes", "io.block", "io.block.bytes", "mem.fault",
 		},
+		Runtimes: true,
 		// 50 a second and CPU, at 40 µs each, are 0.2 % of it.
 		Rate: 50,
 		Wait: 20 * time.Millisecond, LeastLock: 10 * time.Microsecond, LeastIO: 500 * time.Microsecond,

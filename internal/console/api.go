@@ -55,6 +55,7 @@ func (s *Server) register(mux *http.ServeMux) huma.API {
 	s.registerCulprits(api)
 	s.registerProfiles(api)
 	s.registerCaptures(api)
+	s.registerRuntimes(api)
 	describeRaw(api)
 	loosen(api)
 	return api

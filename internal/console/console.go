@@ -46,6 +46,7 @@ type Options struct {
 	Metrics  Metrics      // nil without a store
 	Profiles Profiles     // nil without profiles
 	Captures Captures     // nil without profiles
+	Runtimes Runtimes     // nil: no process is asked
 	Scrape   http.Handler // serves /metrics
 	Hub      *Hub         // nil makes an empty one
 	// Latest gives the samples of the last gathering round, whose notes the
@@ -70,7 +71,7 @@ type Server struct {
 
 	heartbeat, streamWrite time.Duration // shorter in tests
 
-	captureLimit *rate.Limiter
+	captureLimit, runtimeLimit *rate.Limiter
 
 	metrics metrics
 	panics  atomic.Uint64
@@ -103,7 +104,7 @@ func New(opt Options) (*Server, error) {
 		opt: opt, log: opt.Log, loopback: isLoopback(host),
 		origin:    http.NewCrossOriginProtection(),
 		stopping:  make(chan struct{}),
-		heartbeat: heartbeat, streamWrite: streamWrite, metrics: newMetrics(), captureLimit: newCaptureLimit(),
+		heartbeat: heartbeat, streamWrite: streamWrite, metrics: newMetrics(), captureLimit: newCaptureLimit(), runtimeLimit: newRuntimeLimit(),
 	}
 	if err := s.secure(host); err != nil {
 		return nil, err

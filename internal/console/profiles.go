@@ -215,18 +215,31 @@ func (s *Server) download(ctx context.Context, in *downloadParams) (*huma.Stream
 
 // file answers with a graph in a format of another tool.
 func (s *Server) file(g *signal.FlameGraph, format string) *huma.StreamResponse {
-	kind := map[string][2]string{
-		"pprof": {"pb.gz", "application/octet-stream"}, "folded": {"folded.txt", "text/plain; charset=utf-8"},
-		"speedscope": {"speedscope.json", "application/json"}, "svg": {"svg", "image/svg+xml"},
-		"otlp": {"otlp", "application/x-protobuf"},
-	}[format]
+	ending, kind := fileKind(format)
 	return &huma.StreamResponse{Body: func(h huma.Context) {
-		h.SetHeader("Content-Type", kind[1])
-		h.SetHeader("Content-Disposition", fmt.Sprintf(`attachment; filename="huatuo-%s-%d.%s"`, g.Type, g.From.Unix(), kind[0]))
+		h.SetHeader("Content-Type", kind)
+		h.SetHeader("Content-Disposition", fmt.Sprintf(`attachment; filename="huatuo-%s-%d.%s"`, g.Type, g.From.Unix(), ending))
 		if err := s.opt.Profiles.Encode(h.BodyWriter(), g, format); err != nil {
 			s.log.Debug("a download ended early", "err", err)
 		}
 	}}
+}
+
+// fileKind tells how the name of a file of a format ends, and its media type.
+func fileKind(format string) (ending, kind string) {
+	switch format {
+	case "pprof":
+		return "pb.gz", "application/octet-stream"
+	case "folded":
+		return "folded.txt", "text/plain; charset=utf-8"
+	case "speedscope":
+		return "speedscope.json", "application/json"
+	case "svg":
+		return "svg", "image/svg+xml"
+	case "otlp":
+		return "otlp", "application/x-protobuf"
+	}
+	panic("BUG: the format " + format + " was let in")
 }
 
 // pyroscope serves the profiles as Grafana's data source for Pyroscope reads them.

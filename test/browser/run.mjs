@@ -17,6 +17,7 @@ import { faults } from "./faults.mjs";
 import { interactions } from "./interactions.mjs";
 import { pages } from "./pages.mjs";
 import { profiles } from "./profiles.mjs";
+import { runtimes } from "./runtimes.mjs";
 
 const { values: args } = parseArgs({
   options: { url: { type: "string", default: "http://localhost:19704" }, out: { type: "string", default: "screenshots" }, only: { type: "string", default: "" } },
@@ -94,7 +95,7 @@ async function main() {
     for (const view of Object.keys(VIEWS)) {
       for (const p of pages) await check(`${view}: ${p.name}`, view, {}, async (t) => openPage(p, view, t));
     }
-    for (const i of [...interactions, ...events, ...culprits, ...profiles, ...faults]) await check(i.name, i.view ?? "desktop", i, i.run);
+    for (const i of [...interactions, ...events, ...culprits, ...profiles, ...runtimes, ...faults]) await check(i.name, i.view ?? "desktop", i, i.run);
   } finally {
     await browser.close();
   }

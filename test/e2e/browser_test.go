@@ -29,6 +29,10 @@ func TestBrowser(t *testing.T) {
 		t.Skipf("needs %s: apt-get install chromium, or set CHROMIUM", chromium)
 	}
 	a := start(t, "--set", "profiles.enabled=true", "--set", "profiles.cpu_hertz=97")
+	goServer(t) // whose profiles the page asks for
+	if _, err := exec.LookPath("javac"); err == nil {
+		javaProgram(t)
+	}
 	npm := exec.Command("npm", "ci", "--silent", "--no-fund", "--no-audit")
 	npm.Dir = "../browser"
 	if out, err := npm.CombinedOutput(); err != nil {

@@ -39,6 +39,7 @@ export type Checks = [
   Fits<Sent["ProfileDiff"], ours.ProfileDiff>,
   Fits<Sent["ProfileHeat"], ours.ProfileHeat>,
   Fits<Sent["ProfileSeries"], ours.ProfileSeries>,
+  Fits<Sent["RuntimeProcess"], ours.RuntimeProcess>,
   Fits<Sent["StoreStatus"], ours.StoreStatus>,
   Fits<Sent["SystemInfo"], ours.System>,
   Fits<Sent["Manual"], Omit<ours.ProbePage, "account">>,

@@ -460,6 +460,57 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/profiles/runtimes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Processes whose language runtime may have profiles of its own, by what /proc says: none of them notices */
+        get: operations["listRuntimes"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/profiles/runtimes/{pid}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** What a process offers: the ports that a Go program listens on are asked whether they serve profiles */
+        post: operations["askRuntime"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/profiles/runtimes/{pid}/{profile}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** A profile that a process' own runtime keeps: of a Go program by net/http/pprof, of a JVM by its attach socket */
+        post: operations["fetchRuntimeProfile"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/profiles/series": {
         parameters: {
             query?: never;
@@ -1418,6 +1469,45 @@ export interface components {
             metric_age: string;
             /** Format: int64 */
             metric_bytes: number;
+        };
+        RuntimeList: {
+            /** @description by process id */
+            processes: components["schemas"]["RuntimeProcess"][];
+        };
+        RuntimeProcess: {
+            /** @description TCP addresses that a Go program listens on, as its network namespace has them */
+            listens: string[];
+            /**
+             * Format: int32
+             * @description process id in the host's pid namespace
+             */
+            pid: number;
+            /** @description base name of the program */
+            process: string;
+            /** @description what it offers; a Go program's are known only when it has been asked */
+            profiles: components["schemas"]["RuntimeProfile"][];
+            /** @description why it offers nothing */
+            reason?: string;
+            /** @enum {string} */
+            runtime: "go" | "jvm" | "none";
+            /** @description of Go */
+            version?: string;
+        };
+        RuntimeProfile: {
+            /** @description where it comes from: an address, or the attach socket */
+            at: string;
+            /**
+             * Format: int64
+             * @description how many records the runtime says that it has; 0 of mutex and block is most often that the program does not take them
+             */
+            count?: number;
+            /** @description the change within some seconds can be asked for */
+            delta: boolean;
+            help: string;
+            /** @enum {string} */
+            name: "heap" | "allocs" | "goroutine" | "mutex" | "block" | "classes";
+            /** @description what its stacks can be weighted with; the first unless told */
+            samples: string[];
         };
         Schema: {
             area: string;
@@ -3097,6 +3187,227 @@ export interface operations {
             };
             /** @description Gateway Timeout */
             504: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    listRuntimes: {
+        parameters: {
+            query?: {
+                /** @description only this process, also when it has no profiles: the reason is told */
+                pid?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RuntimeList"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    askRuntime: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                pid: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description OK */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RuntimeProcess"];
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Bad Gateway */
+            502: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+        };
+    };
+    fetchRuntimeProfile: {
+        parameters: {
+            query?: {
+                /** @description the change within so long, for Go's; all since the program began when 0 */
+                seconds?: number;
+                /** @description collect garbage first, for heap and classes; the program is halted for that */
+                collect?: boolean;
+                /** @description what stacks are weighted with, in formats but pprof, which has all: one of the profile's samples */
+                sample?: string;
+                /** @description json: as /api/v1/profiles/flame answers */
+                format?: "pprof" | "folded" | "speedscope" | "svg" | "otlp" | "json";
+            };
+            header?: never;
+            path: {
+                pid: number;
+                profile: "heap" | "allocs" | "goroutine" | "mutex" | "block" | "classes";
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description a file in the format that was asked for */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/octet-stream": string;
+                };
+            };
+            /** @description Forbidden */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Not Found */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Unprocessable Entity */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Too Many Requests */
+            429: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Internal Server Error */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["ErrorModel"];
+                };
+            };
+            /** @description Bad Gateway */
+            502: {
                 headers: {
                     [name: string]: unknown;
                 };

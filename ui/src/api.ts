@@ -384,6 +384,27 @@ export interface ProfileSeries {
   samples: number;
 }
 
+/** A profile that a process' own language runtime keeps. */
+export interface RuntimeProfile {
+  name: string;
+  help: string;
+  samples: string[];
+  at: string;
+  count?: number;
+  delta: boolean;
+}
+
+/** A process whose runtime may have profiles of its own. */
+export interface RuntimeProcess {
+  pid: number;
+  process: string;
+  runtime: string;
+  version?: string;
+  listens: string[];
+  profiles: RuntimeProfile[];
+  reason?: string;
+}
+
 /** ApiError is an answer that is not 2xx, or no answer at all (status 0). */
 export class ApiError extends Error {
   constructor(readonly status: number, readonly title: string, readonly detail: string) {
@@ -408,16 +429,25 @@ async function failure(res: Response): Promise<ApiError> {
   return new ApiError(res.status, text("title") || res.statusText, text("detail") || text("error"));
 }
 
-async function get<T>(path: string, params: Params, signal?: AbortSignal): Promise<T> {
+async function send(method: "GET" | "POST", path: string, params: Params, signal?: AbortSignal): Promise<Response> {
   let res: Response;
   try {
-    res = await fetch(`api/v1/${path}${search(params)}`, { signal, headers: { Accept: "application/json" } });
+    res = await fetch(`api/v1/${path}${search(params)}`, { method, signal, headers: { Accept: "application/json" } });
   } catch (e) {
     if (e instanceof DOMException && e.name === "AbortError") throw e;
     throw new ApiError(0, "", e instanceof Error ? e.message : String(e));
   }
   if (!res.ok) throw await failure(res);
-  return (await res.json()) as T;
+  return res;
+}
+
+async function get<T>(path: string, params: Params, signal?: AbortSignal): Promise<T> {
+  return (await (await send("GET", path, params, signal)).json()) as T;
+}
+
+/** post asks for something to be done; its answer is JSON. */
+async function post<T>(path: string, params: Params): Promise<T> {
+  return (await (await send("POST", path, params)).json()) as T;
 }
 
 interface PromAnswer<T> {
@@ -456,6 +486,9 @@ export function profileURL(params: Params): string {
   return `api/v1/profiles/download${search(params)}`;
 }
 
+/** withLists fills in what an empty graph leaves out. */
+const withLists = (g: FlameGraph): FlameGraph => ({ ...g, frames: g.frames ?? [], nodes: g.nodes ?? [] });
+
 /** api has one function per endpoint. */
 export const api = {
   node: (s?: AbortSignal) => get<Node>("node", {}, s),
@@ -473,10 +506,14 @@ export const api = {
   system: (s?: AbortSignal) => get<System>("system", {}, s),
   culprits: (p: Params, s?: AbortSignal) => get<{ pairs: CulpritPair[] }>("workloads/culprits", p, s).then((r) => r.pairs),
   profileTypes: (s?: AbortSignal) => get<ProfileTypes>("profiles/types", {}, s),
-  flame: (p: Params, s?: AbortSignal) => get<FlameGraph>("profiles/flame", p, s).then((g) => ({ ...g, frames: g.frames ?? [], nodes: g.nodes ?? [] })),
+  flame: (p: Params, s?: AbortSignal) => get<FlameGraph>("profiles/flame", p, s).then(withLists),
   profileDiff: (p: Params, s?: AbortSignal) => get<ProfileDiff>("profiles/diff", p, s),
   profileHeat: (p: Params, s?: AbortSignal) => get<ProfileHeat>("profiles/heat", p, s),
   profileSeries: (p: Params, s?: AbortSignal) => get<{ series: ProfileSeries[] | null }>("profiles/series", p, s).then((r) => r.series ?? []),
+  runtimes: (s?: AbortSignal) => get<{ processes: RuntimeProcess[] }>("profiles/runtimes", {}, s).then((r) => r.processes),
+  askRuntime: (pid: number) => post<RuntimeProcess>(`profiles/runtimes/${pid}`, {}),
+  runtimeGraph: (pid: number, profile: string, p: Params) => post<FlameGraph>(`profiles/runtimes/${pid}/${profile}`, { ...p, format: "json" }).then(withLists),
+  runtimeFile: (pid: number, profile: string, p: Params) => send("POST", `profiles/runtimes/${pid}/${profile}`, p).then((r) => r.blob()),
   query: (query: string, time: number, s?: AbortSignal) => series("query", { query, time }, s),
   queryRange: (query: string, start: number, end: number, step: number, s?: AbortSignal) => series("query_range", { query, start, end, step }, s),
   labelValues: (label: string, match: string, start: number, end: number, s?: AbortSignal) =>

@@ -10,6 +10,7 @@ import { Flame } from "../parts/flame";
 import { HeatMap } from "../parts/heatmap";
 import { rangeKey } from "../parts/panel";
 import { Changes, Functions, rankOf, where, type Names } from "../parts/proftables";
+import { Runtimes, type Opened } from "../parts/runtimes";
 import { clock } from "../parts/time";
 import { Card, Copy, Icon, Notice, Show } from "../parts/ui";
 import { changeColor, flameColor } from "../palette";
@@ -56,14 +57,31 @@ function Known({ types, query }: { types: ProfileTypes; query: URLSearchParams }
   // A moving range is asked anew more seldom the longer it is.
   const grain = grainOf(range.to - range.from);
   const turn = range.last === null ? tick : Math.floor(range.to / grain);
-  if (type === undefined || state === "disabled" || state === "unsupported") return <Standing status={types.status} />;
+  const [opened, open] = useState<Opened | null>(null);
+  const runtimes = <Runtimes filter={filterOf(query)} onOpen={open} />;
+  const own = opened !== null && <Own opened={opened} query={query} onClose={() => open(null)} />;
+  if (type === undefined || state === "disabled" || state === "unsupported") return <div class="stack profiles"><Standing status={types.status} />{own}{runtimes}</div>;
   return (
     <div class="stack profiles">
       <Standing status={types.status} />
       <Filters types={list} status={types.status} type={type.name} query={query} turn={turn} />
       <When type={type.name} unit={type.unit} hertz={types.status.hertz} query={query} turn={turn} />
-      <Stacks type={type} absent={absent(types.status, type.name)} query={query} turn={turn} />
+      {own || <Stacks type={type} absent={absent(types.status, type.name)} query={query} turn={turn} />}
+      {runtimes}
     </div>
+  );
+}
+
+/** Own shows a profile of a process' own runtime in place of the stacks. */
+function Own({ opened, query, onClose }: { opened: Opened; query: URLSearchParams; onClose: () => void }): JSX.Element {
+  const { t } = useApp();
+  const shown = useMemo((): Shown => ({ graph: opened.graph, diff: null }), [opened]);
+  const note = <button type="button" class="btn small" onClick={onClose}><Icon name="close" />{t("prof.rt.close")}</button>;
+  return (
+    <Card title={opened.title} note={note} id="own" class="flush stacks">
+      <p class="hint lead">{opened.help}</p>
+      {opened.graph.total === 0 ? <Notice title={t("prof.rt.empty")}>{t("prof.rt.empty.do")}</Notice> : <Graph shown={shown} names={{ base: "", own: "" }} query={query} stale={false} />}
+    </Card>
   );
 }
 
