@@ -111,6 +111,7 @@ func (h *Holder) End() *os.ProcessState {
 //
 //	fill N        take N bytes more in small pages, each with other contents
 //	huge N        take N bytes more, in huge pages where there are any
+//	small N       as fill, in places that huge pages may take later
 //	touch N       take N bytes more as with huge, and write a byte in each place for one
 //	read          read every page that it took, in order
 //	mlock         lock what it took
@@ -147,7 +148,7 @@ type holding [][]byte
 func (h *holding) obey(command, arg string) error {
 	n, _ := strconv.Atoi(arg)
 	switch command {
-	case "fill", "huge", "touch", "sparse":
+	case "fill", "huge", "small", "touch", "sparse":
 		return h.take(command, n)
 	case "read":
 		for _, mem := range *h {
@@ -200,9 +201,16 @@ func (h *holding) take(how string, n int) error {
 		return err
 	}
 	*h = append(*h, mem)
-	if how == "fill" || how == "huge" {
+	switch how {
+	case "fill", "huge":
 		Fill(mem)
 		return nil
+	case "small":
+		if err := unix.Madvise(mem, unix.MADV_NOHUGEPAGE); err != nil {
+			return err
+		}
+		Fill(mem)
+		return unix.Madvise(mem, unix.MADV_HUGEPAGE)
 	}
 	for i := 0; i < n; i += HugeSize {
 		mem[i] = 1
