@@ -192,6 +192,11 @@ var skipRules = []skipRule{
 	{"internal/probes/softirq:TestKernelKept", "(Linux 6.11)", older("5.10", "6.1")},
 	{"internal/probes/locks:TestKernelSpin", "needs two CPUs", func(kernel) bool { return true }},
 	{"internal/probes/locks:TestKernelWithout", "needs a kernel before 5.19", func(kernel) bool { return true }},
+	{"internal/probes/vmstat:TestKernelDirty", "needs ", everywhere}, // the v1 memory controller, a disk
+	{"internal/probes/vmstat:TestKernelScarce", "needs two CPUs", func(k kernel) bool { return k.cpus < 2 }},
+	{"internal/probes/vmstat:TestKernel", "NUMA node", func(k kernel) bool { return !k.slow }},
+	{"internal/probes/numa:TestKernelNodes", "NUMA node", func(k kernel) bool { return !k.slow }},
+	{"internal/probes/numa:TestKernelInterleave", "NUMA node", func(k kernel) bool { return k.debian == "" }}, // the lab kernel is built without
 	{"internal/probes/slab:TestKernel", "(Linux 6.13)", func(k kernel) bool { return k.debian != "newest-cloud" }},
 	{"internal/probes/changes:TestKernelModule", "needs a kernel with modules", func(k kernel) bool { return k.debian == "" }},
 	{"internal/probes/changes:TestKernelSysctl", "that tells of writes (5.11)", func(k kernel) bool { return k.debian == "" || older("5.10")(k) }},

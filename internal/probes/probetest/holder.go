@@ -117,6 +117,7 @@ func (h *Holder) End() *os.ProcessState {
 //	mlock         lock what it took
 //	sparse N      take one page in each 2 MiB of N bytes
 //	cat F         read the file F
+//	scatter F     read a page of each 256 KiB of the file F
 //	write F       write 4 MiB to the file F
 //	map F         map the file F and read it
 //	names D       look for 20000 files that are not in the directory D: the kernel keeps each name
@@ -170,6 +171,8 @@ func (h *holding) obey(command, arg string) error {
 		defer f.Close()
 		_, err = io.CopyBuffer(io.Discard, struct{ io.Reader }{f}, make([]byte, 64<<10))
 		return err
+	case "scatter":
+		return readScattered(arg)
 	case "write":
 		return os.WriteFile(arg, make([]byte, 4<<20), 0o600)
 	case "map":
@@ -216,6 +219,26 @@ func (h *holding) take(how string, n int) error {
 		mem[i] = 1
 	}
 	return nil
+}
+
+func readScattered(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_RANDOM); err != nil { // nothing beside
+		return err
+	}
+	b := make([]byte, os.Getpagesize())
+	for off := int64(0); ; off += 256 << 10 {
+		if _, err := f.ReadAt(b, off); err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
 }
 
 func readMapped(path string) error {

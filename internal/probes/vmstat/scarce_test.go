@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,12 +16,16 @@ import (
 	"huatuo/internal/signal"
 )
 
-const hugeDir = "/sys/kernel/mm/transparent_hugepage/"
+// scarcity is what the parts of TestKernelScarce share.
+type scarcity struct {
+	env    *probetest.Env
+	holder *probetest.Holder // has taken what it says
+	file   *os.File          // of holes: its page cache can be dropped at once
+}
 
-// scarce leaves the machine so many bytes that nobody has taken, until the test's
-// end. Only a small one can be so.
-func scarce(t *testing.T, left int) *probetest.Holder {
-	t.Helper()
+// TestKernelScarce leaves a whole machine little memory: only a small one, that is
+// a guest, and one whose background reclaim has a CPU of its own to be quick on.
+func TestKernelScarce(t *testing.T) {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
 		t.Fatal(err)
@@ -26,30 +33,165 @@ func scarce(t *testing.T, left int) *probetest.Holder {
 	if total := int(info.Totalram) * int(info.Unit); total > 3072*mib {
 		t.Skip("needs a machine with less than 3 GiB of memory: run `make vmtest P=vmstat`")
 	}
-	h := probetest.NewHolder(t, fmt.Sprintf("huatuo-test-vmstat-%d", os.Getpid()), 0)
-	write(t, "/proc/sys/vm/drop_caches", "3")
-	h.Do(t, "touch", max(0, available(t)-left)/probetest.HugeSize*probetest.HugeSize) // in huge pages: soon done in emulation
-	return h
-}
-
-// cached reads a file of holes: so much page cache that can be dropped again.
-func cached(t *testing.T, path string, size int) {
-	t.Helper()
-	if err := os.Truncate(path, int64(size)); err != nil {
+	if runtime.NumCPU() < 2 {
+		t.Skip("needs two CPUs: run `make vmtest K=6.12 P=vmstat`")
+	}
+	path := onDisk(t)
+	s := &scarcity{env: start(t)}
+	s.holder = probetest.NewHolder(t, fmt.Sprintf("huatuo-test-vmstat-%d", os.Getpid()), 0)
+	const left = 400 * mib
+	s.holder.Do(t, "touch", max(0, available(t)-left)/probetest.HugeSize*probetest.HugeSize) // in huge pages: soon done in emulation
+	var err error
+	if s.file, err = os.OpenFile(path, os.O_RDWR, 0); err != nil {
 		t.Fatal(err)
 	}
-	f, err := os.Open(path)
+	t.Cleanup(func() { s.file.Close() })
+	size := available(t) + 128*mib
+	if err := s.file.Truncate(int64(size)); err != nil {
+		t.Fatal(err)
+	}
+	s.read(t, size, 0)
+	t.Run("marks", s.marks)
+	t.Run("node", s.node)
+	t.Run("throttle", s.throttle)
+	t.Run("daemon", s.daemon)
+}
+
+// read reads on in the file, which begins anew at its end, with a pause after each
+// piece: what comes next is never in memory any more, for the file is larger.
+func (s *scarcity) read(t *testing.T, size int, pause time.Duration) {
+	t.Helper()
+	b := make([]byte, 256<<10)
+	for range size / len(b) {
+		n, err := s.file.Read(b)
+		if n == 0 && err == io.EOF {
+			_, err = s.file.Seek(0, io.SeekStart)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(pause)
+	}
+}
+
+// until does something again and again until a counter has moved so far.
+func (s *scarcity) until(t *testing.T, what, name string, n float64, do func()) {
+	t.Helper()
+	before := s.env.Gather()
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end) && by(before, s.env.Gather(), name) < n; {
+		do()
+	}
+	within(t, what, before, s.env, moved{name, n, 0})
+}
+
+// by is how far a counter has moved.
+func by(before, after []signal.Sample, name string) float64 {
+	was, _ := probetest.Value(before, "huatuo_vmstat_"+name+"_total")
+	is, _ := probetest.Value(after, "huatuo_vmstat_"+name+"_total")
+	return is - was
+}
+
+// marks wants memory again less than 0.1 s after background reclaim has ended:
+// some while the marks go up, and then less than is between those at which it
+// begins and ends.
+func (s *scarcity) marks(t *testing.T) {
+	const file = "/proc/sys/vm/min_free_kbytes"
+	was, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	if _, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{f}, make([]byte, mib)); err != nil {
+	t.Cleanup(func() { probetest.Restore(t, file, was) })
+	least, err := strconv.Atoi(strings.TrimSpace(string(was)))
+	if err != nil {
 		t.Fatal(err)
 	}
+	s.until(t, "marks that go up", "kswapd_low_wmark_hit_quickly", 1, func() {
+		mem, err := probetest.Pages(10 * mib)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Munmap(mem)
+		for i := range 10 {
+			write(t, file, strconv.Itoa(least+(i+1)*8192))
+			touch(mem[i*mib : (i+1)*mib])
+			time.Sleep(time.Duration(i+1) * 40 * time.Millisecond) // it takes long on a busy machine: one of them is right
+		}
+		probetest.Restore(t, file, was)
+		s.read(t, 100*mib, 0)
+	})
+	s.until(t, "a file read with pauses", "kswapd_high_wmark_hit_quickly", 3, func() {
+		s.read(t, 4*mib, 0)
+		time.Sleep(20 * time.Millisecond)
+	})
 }
 
-// holes takes memory in small pages and gives every other one back: no two free
-// pages are neighbours any more, and what is left can be moved.
+// node has a full node make room of its own page cache. With generations of pages
+// the kernel does not even try to (6.1), and fails.
+func (s *scarcity) node(t *testing.T) {
+	probetest.Set(t, "/proc/sys/vm/zone_reclaim_mode", "1")
+	t.Run("success", func(t *testing.T) {
+		twoLists(t)
+		s.until(t, "page cache wanted of a full node", "zone_reclaim_success", 20, func() { s.read(t, 64*mib, 0) })
+	})
+	t.Run("failure", func(t *testing.T) {
+		const file = "/sys/kernel/mm/lru_gen/enabled"
+		if _, err := os.Stat(file); err != nil {
+			t.Log("a kernel without generations of pages does not fail in this: it is before 6.1")
+			return
+		}
+		probetest.Set(t, file, "y")
+		s.until(t, "page cache wanted of a full node", "zone_reclaim_failed", 20, func() { s.read(t, 64*mib, 0) })
+	})
+}
+
+// daemon has the huge page daemon make huge pages of small ones where there is no
+// free memory in large pieces: it has to reclaim and to compact, and cannot where
+// the pages between must not be moved.
+func (s *scarcity) daemon(t *testing.T) {
+	const dir = "/sys/kernel/mm/transparent_hugepage/"
+	if b, err := os.ReadFile(dir + "enabled"); err != nil || strings.Contains(string(b), "[never]") {
+		t.Logf("huge pages are not tried: %s, %v", b, err)
+		return
+	}
+	probetest.Set(t, dir+"khugepaged/pages_to_scan", fmt.Sprint(64*512))
+	for _, what := range []string{"alloc", "scan"} {
+		probetest.Set(t, dir+"khugepaged/"+what+"_sleep_millisecs", "10")
+	}
+	probetest.Set(t, "/proc/sys/vm/watermark_scale_factor", "100")
+	mem := holes(t, 300*mib)
+	probetest.Set(t, "/proc/sys/vm/compact_unevictable_allowed", "0")
+	if err := unix.Mlock(mem); err != nil {
+		t.Fatal(err)
+	}
+	all := s.env.Gather()
+	places := 0
+	more := func() {
+		if s.settle(t); places < 96 {
+			s.holder.Do(t, "small", 4*probetest.HugeSize)
+			places += 4
+		}
+	}
+	s.until(t, "huge pages wanted between pages that stay where they are", "thp_collapse_alloc_failed", 1, more)
+	within(t, "huge pages wanted between pages that stay where they are", all, s.env, moved{"compact_fail", 1, 0}, moved{"pgscan_khugepaged", 1, 0}, moved{"pgsteal_khugepaged", 1, 0})
+	write(t, "/proc/sys/vm/compact_unevictable_allowed", "1")
+	if err := unix.Munlock(mem); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end) && by(all, s.env.Gather(), "compact_success") < 1; {
+		more()
+	}
+	within(t, "huge pages made of small ones", all, s.env, moved{"compact_success", 1, 0}, moved{"compact_stall", 2, 0}, moved{"thp_collapse_alloc", float64(places) / 4, 0})
+}
+
+// settle fills free memory with page cache, and lets background reclaim have its
+// way: without free pages beyond the marks the kernel does not compact.
+func (s *scarcity) settle(t *testing.T) {
+	t.Helper()
+	s.read(t, 32*mib, 0)
+	time.Sleep(300 * time.Millisecond)
+}
+
+// holes takes memory in small pages and gives every other one back.
 func holes(t *testing.T, size int) []byte {
 	t.Helper()
 	mem, err := probetest.Pages(size)
@@ -69,112 +211,23 @@ func holes(t *testing.T, size int) []byte {
 	return mem
 }
 
-func value(s []signal.Sample, name string) float64 {
-	v, _ := probetest.Value(s, "huatuo_vmstat_"+name+"_total")
-	return v
-}
-
-// TestKernelFragments wants huge pages of a machine whose free memory is all single pages.
-func TestKernelFragments(t *testing.T) {
-	h := scarce(t, 400*mib)
-	e := start(t)
-	mem := holes(t, 300*mib)
-	h.Do(t, "touch", available(t)/2/probetest.HugeSize*probetest.HugeSize) // what is free in large pieces, and some more
-	before := e.Gather()
-	for i := range 10 {
-		h.Do(t, "touch", probetest.HugeSize)
-		a := e.Gather()
-		t.Logf("%d: stall %g success %g fail %g wake %g alloc %g fallback %g", i, value(a, "compact_stall")-value(before, "compact_stall"), value(a, "compact_success")-value(before, "compact_success"),
-			value(a, "compact_fail")-value(before, "compact_fail"), value(a, "compact_daemon_wake")-value(before, "compact_daemon_wake"), value(a, "thp_fault_alloc")-value(before, "thp_fault_alloc"), value(a, "thp_fault_fallback")-value(before, "thp_fault_fallback"))
-	}
-	probetest.Set(t, "/proc/sys/vm/compact_unevictable_allowed", "0")
-	if err := unix.Mlock(mem); err != nil {
-		t.Log(err)
-	}
-	for i := range 10 {
-		h.Do(t, "touch", probetest.HugeSize)
-		a := e.Gather()
-		t.Logf("%d: stall %g success %g fail %g wake %g alloc %g fallback %g", i, value(a, "compact_stall")-value(before, "compact_stall"), value(a, "compact_success")-value(before, "compact_success"),
-			value(a, "compact_fail")-value(before, "compact_fail"), value(a, "compact_daemon_wake")-value(before, "compact_daemon_wake"), value(a, "thp_fault_alloc")-value(before, "thp_fault_alloc"), value(a, "thp_fault_fallback")-value(before, "thp_fault_fallback"))
-	}
-}
-
-// TestKernelZoneReclaim has a full node make room of its own cache.
-func TestKernelZoneReclaim(t *testing.T) {
-	const file = "/proc/sys/vm/zone_reclaim_mode"
-	path := onDisk(t)
-	h := scarce(t, 300*mib)
-	e := start(t)
-	cached(t, path, 320*mib)
-	probetest.Set(t, file, "1")
-	before := e.Gather()
-	h.Do(t, "fill", 64*mib)
-	diff(t, before, e.Gather())
-	t.Run("failed", func(t *testing.T) {
-		probetest.Set(t, "/proc/sys/vm/min_unmapped_ratio", "0")
-		probetest.Set(t, "/proc/sys/vm/dirty_background_ratio", "70")
-		probetest.Set(t, "/proc/sys/vm/dirty_ratio", "80")
-		write(t, "/proc/sys/vm/drop_caches", "3")
-		h.Do(t, "fill", (available(t)-48*mib)/4096*4096)
-		if err := os.WriteFile(path, make([]byte, 4*mib), 0o600); err != nil {
-			t.Log(err)
-		}
-		before := e.Gather()
-		h.Do(t, "fill", 16*mib)
-		diff(t, before, e.Gather())
-	})
-}
-
-func diff(t *testing.T, before, after []signal.Sample) {
-	for _, f := range fields {
-		was, _ := probetest.Value(before, f.schema.Name)
-		is, _ := probetest.Value(after, f.schema.Name)
-		if is != was {
-			t.Logf("%s +%g", f.schema.Name, is-was)
-		}
-	}
-}
-
-// TestKernelMarks has memory run low again right after background reclaim ended.
-func TestKernelMarks(t *testing.T) {
-	path := onDisk(t)
-	scarce(t, 300*mib)
-	e := start(t)
-	before := e.Gather()
-	cached(t, path, 800*mib)
-	diff(t, before, e.Gather())
-	t.Log("slow")
-	before = e.Gather()
-	f, err := os.Open(path)
+// throttle wants memory when less than half of what is kept for emergencies is there.
+func (s *scarcity) throttle(t *testing.T) {
+	const file = "/proc/sys/vm/min_free_kbytes"
+	was, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	b := make([]byte, 256<<10)
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
-		if _, err := f.Read(b); err == io.EOF {
-			break
+	t.Cleanup(func() { probetest.Restore(t, file, was) })
+	s.until(t, "memory wanted when the kernel wants it itself", "pgscan_direct_throttle", 1, func() {
+		mem, err := probetest.Pages(4 * mib)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	diff(t, before, e.Gather())
-	t.Log("throttle")
-	before = e.Gather()
-	probetest.Set(t, "/proc/sys/vm/min_free_kbytes", "200000")
-	cached(t, path, 400*mib)
-	diff(t, before, e.Gather())
-}
-
-// TestKernelDaemon has the huge page daemon make huge pages of small ones.
-func TestKernelDaemon(t *testing.T) {
-	path := onDisk(t)
-	h := scarce(t, 300*mib)
-	e := start(t)
-	before := e.Gather()
-	h.Do(t, "small", 16*probetest.HugeSize)
-	cached(t, path, 400*mib)
-	probetest.Set(t, hugeDir+"khugepaged/pages_to_scan", fmt.Sprint(64*512))
-	probetest.Set(t, hugeDir+"khugepaged/alloc_sleep_millisecs", "10")
-	probetest.Set(t, hugeDir+"khugepaged/scan_sleep_millisecs", "10")
-	time.Sleep(8 * time.Second)
-	diff(t, before, e.Gather())
+		defer unix.Munmap(mem)
+		probetest.Restore(t, file, was)
+		s.read(t, 200*mib, 0)
+		write(t, file, "200000")
+		probetest.Fill(mem) // before background reclaim has seen it
+	})
 }
