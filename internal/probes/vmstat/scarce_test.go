@@ -180,7 +180,27 @@ func (s *scarcity) daemon(t *testing.T) {
 	for end := time.Now().Add(30 * time.Second); time.Now().Before(end) && by(all, s.env.Gather(), "compact_success") < 1; {
 		more()
 	}
+	deferred(t, dir+"defrag")
+	s.until(t, "huge pages wanted that the kernel is to have ready later", "compact_daemon_wake", 1, func() {
+		s.settle(t)
+		if err := s.holder.Try("touch", probetest.HugeSize); err != nil {
+			t.Fatal(err)
+		}
+	})
 	within(t, "huge pages made of small ones", all, s.env, moved{"compact_success", 1, 0}, moved{"compact_stall", 2, 0}, moved{"thp_collapse_alloc", float64(places) / 4, 0})
+}
+
+// deferred has who wants a huge page not wait for one until the test's end.
+func deferred(t *testing.T, file string) {
+	t.Helper()
+	b, err := os.ReadFile(file) // "always defer [madvise] never"
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, was, _ := strings.Cut(string(b), "[")
+	was, _, _ = strings.Cut(was, "]")
+	t.Cleanup(func() { probetest.Restore(t, file, []byte(was)) })
+	write(t, file, "defer")
 }
 
 // settle fills free memory with page cache, and lets background reclaim have its
