@@ -88,7 +88,7 @@ func TestKernelComesBack(t *testing.T) {
 		squeeze(t, h, most)
 		h.Do(t, "read", 0)
 	}
-	within(t, "memory in use taken", before, e, moved{"pswpin", n, 0}, moved{"workingset_refault_anon", n, 0},
+	within(t, "memory in use taken", before, e, moved{"workingset_refault_anon", n, 0},
 		moved{"workingset_activate_anon", n, 0}, moved{"workingset_restore_anon", n, 0})
 }
 
