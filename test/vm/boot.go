@@ -103,6 +103,7 @@ func qemu(k kernel, image, initrd string) []string {
 	if k.icount {
 		machine = append(machine, "-icount", "shift=2") // 4 ns each, which is about what they take
 	}
+	machine = append(machine, memory(k)...)
 	return append(machine, "-accel", "tcg,thread=single", "-smp", strconv.Itoa(k.cpus), "-m", strconv.Itoa(memoryMB),
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
 		// A disk that keeps its own health, and a port that can report errors.
@@ -111,4 +112,24 @@ func qemu(k kernel, image, initrd string) []string {
 		"-blockdev", "driver=null-co,node-name=worn,size=67108864,read-zeroes=on", "-device", "nvme,drive=worn,serial=worn,smart_critical_warning=4",
 		"-device", "pcie-root-port,id=rp0,chassis=1,slot=1",
 		"-kernel", image, "-initrd", initrd, "-append", strings.TrimSpace(line))
+}
+
+// slowMB is how much of a guest's memory is on the slow node, where it has one.
+const slowMB = 384
+
+// memory is of one node, or of two: one with the CPUs, and a slow one without,
+// as memory behind CXL is. That it is slow the firmware's table of memory says.
+func memory(k kernel) []string {
+	if !k.slow {
+		return nil
+	}
+	backend := func(id string, mb int) string { return fmt.Sprintf("memory-backend-ram,id=%s,size=%dM", id, mb) }
+	speed := func(target, nanoseconds int, bandwidth string) []string {
+		to := fmt.Sprintf("hmat-lb,initiator=0,target=%d,hierarchy=memory,data-type=access-", target)
+		return []string{"-numa", to + fmt.Sprintf("latency,latency=%d", nanoseconds), "-numa", to + "bandwidth,bandwidth=" + bandwidth}
+	}
+	args := []string{"-machine", "hmat=on", "-object", backend("near", memoryMB-slowMB), "-object", backend("far", slowMB),
+		"-numa", fmt.Sprintf("node,nodeid=0,memdev=near,cpus=0-%d", k.cpus-1), "-numa", "node,nodeid=1,memdev=far,initiator=0",
+		"-numa", "dist,src=0,dst=1,val=20"}
+	return append(append(args, speed(0, 10, "10G")...), speed(1, 1000, "1G")...)
 }

@@ -14,6 +14,7 @@ type kernel struct {
 	cgroup string // how the guest mounts control groups: v1, v2, or hybrid: v1 with v2 beside
 	cpus   int
 	append string // further words of the kernel's command line
+	slow   bool   // a part of its memory is a NUMA node of its own, without CPUs and slower
 	// hooks are the kinds of attachment, beside those of every kernel
 	// (raw_tp, tracepoint), that must work there.
 	hooks []string
@@ -73,7 +74,7 @@ func matrix() []kernel {
 		{name: "6.1-v1", debian: "6.1-cloud", arch: "amd64", cgroup: "v1", cpus: 1, hooks: full, smoke: []string{"TestAgent"}},
 		{name: "6.1", debian: "6.1-cloud", arch: "amd64", cgroup: "v2", cpus: 1, hooks: full, rungs: every,
 			smoke: []string{"TestAgent", "TestFallback", "TestBTFFile", "TestNoBTF"}},
-		{name: "6.12", debian: "6.12-cloud", arch: "amd64", cgroup: "v2", cpus: 2, hooks: full, smoke: []string{"TestAgent"}},
+		{name: "6.12", debian: "6.12-cloud", arch: "amd64", cgroup: "v2", cpus: 2, slow: true, hooks: full, smoke: []string{"TestAgent"}},
 		{name: "newest", debian: "newest-cloud", arch: "amd64", cgroup: "v2", cpus: 1, hooks: full, rungs: each, smoke: []string{"TestAgent"}},
 		{name: "6.1-arm64", debian: "6.1-cloud", arch: "arm64", cgroup: "v2", cpus: 1, // direct calls, which fentry needs, came to arm64 with 6.4
 			hooks: []string{"tp_btf", "kprobe"}, rungs: each, smoke: []string{"TestAgent"}},
@@ -202,6 +203,11 @@ var skipRules = []skipRule{
 	{"internal/probes/softirq:TestKernelKept", "(Linux 6.11)", older("5.10", "6.1")},
 	{"internal/probes/locks:TestKernelSpin", "needs two CPUs", func(kernel) bool { return true }},
 	{"internal/probes/locks:TestKernelWithout", "needs a kernel before 5.19", func(kernel) bool { return true }},
+	{"internal/probes/vmstat:TestKernelDirty", "needs ", everywhere}, // the v1 memory controller, a disk
+	{"internal/probes/vmstat:TestKernelScarce", "needs two CPUs", func(k kernel) bool { return k.cpus < 2 }},
+	{"internal/probes/vmstat:TestKernel", "NUMA node", func(k kernel) bool { return !k.slow }},
+	{"internal/probes/numa:TestKernelNodes", "NUMA node", func(k kernel) bool { return !k.slow }},
+	{"internal/probes/numa:TestKernelInterleave", "NUMA node", func(k kernel) bool { return k.debian == "" }}, // the lab kernel is built without
 	{"internal/probes/slab:TestKernel", "(Linux 6.13)", func(k kernel) bool { return k.debian != "newest-cloud" }},
 	{"internal/probes/changes:TestKernelModule", "needs a kernel with modules", func(k kernel) bool { return k.debian == "" }},
 	{"internal/probes/changes:TestKernelSysctl", "that tells of writes (5.11)", func(k kernel) bool { return k.debian == "" || older("5.10")(k) }},

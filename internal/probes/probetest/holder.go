@@ -111,11 +111,13 @@ func (h *Holder) End() *os.ProcessState {
 //
 //	fill N        take N bytes more in small pages, each with other contents
 //	huge N        take N bytes more, in huge pages where there are any
+//	small N       as fill, in places that huge pages may take later
 //	touch N       take N bytes more as with huge, and write a byte in each place for one
 //	read          read every page that it took, in order
 //	mlock         lock what it took
 //	sparse N      take one page in each 2 MiB of N bytes
 //	cat F         read the file F
+//	scatter F     read a page of each 256 KiB of the file F
 //	write F       write 4 MiB to the file F
 //	map F         map the file F and read it
 //	names D       look for 20000 files that are not in the directory D: the kernel keeps each name
@@ -147,7 +149,7 @@ type holding [][]byte
 func (h *holding) obey(command, arg string) error {
 	n, _ := strconv.Atoi(arg)
 	switch command {
-	case "fill", "huge", "touch", "sparse":
+	case "fill", "huge", "small", "touch", "sparse":
 		return h.take(command, n)
 	case "read":
 		for _, mem := range *h {
@@ -169,6 +171,8 @@ func (h *holding) obey(command, arg string) error {
 		defer f.Close()
 		_, err = io.CopyBuffer(io.Discard, struct{ io.Reader }{f}, make([]byte, 64<<10))
 		return err
+	case "scatter":
+		return readScattered(arg)
 	case "write":
 		return os.WriteFile(arg, make([]byte, 4<<20), 0o600)
 	case "map":
@@ -200,14 +204,41 @@ func (h *holding) take(how string, n int) error {
 		return err
 	}
 	*h = append(*h, mem)
-	if how == "fill" || how == "huge" {
+	switch how {
+	case "fill", "huge":
 		Fill(mem)
 		return nil
+	case "small":
+		if err := unix.Madvise(mem, unix.MADV_NOHUGEPAGE); err != nil {
+			return err
+		}
+		Fill(mem)
+		return unix.Madvise(mem, unix.MADV_HUGEPAGE)
 	}
 	for i := 0; i < n; i += HugeSize {
 		mem[i] = 1
 	}
 	return nil
+}
+
+func readScattered(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_RANDOM); err != nil { // nothing beside
+		return err
+	}
+	b := make([]byte, os.Getpagesize())
+	for off := int64(0); ; off += 256 << 10 {
+		if _, err := f.ReadAt(b, off); err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
 }
 
 func readMapped(path string) error {
