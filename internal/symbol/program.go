@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -121,23 +122,30 @@ func (p *Program) open() (io.ReaderAt, func(), fileKey, place, reason) {
 		why = bad
 	}
 	// When they have ended: a program of the host, if it is the same one still.
-	f := p.onHost(places[0].Path)
+	f, k := p.onHost(places[0].Path)
 	if f == nil {
-		return nil, nil, fileKey{}, place{}, why
-	}
-	k, err := keyOfFile(f)
-	if err != nil || k.inode != p.inode {
-		f.Close()
 		return nil, nil, fileKey{}, place{}, why
 	}
 	return f, func() { f.Close() }, k, place{path: places[0].Path}, named
 }
 
-func (p *Program) onHost(path string) *os.File {
+// onHost opens the file by its path on the host: as the first process has it and,
+// where that one does not let its root be looked at, as it is beside /proc.
+func (p *Program) onHost(path string) (*os.File, fileKey) {
 	if path == "" || path[0] != '/' || p.inode == 0 {
-		return nil
+		return nil, fileKey{}
 	}
-	return openIn(p.r.path(1, "root"), path)
+	for _, root := range []string{p.r.path(1, "root"), filepath.Dir(p.r.proc)} {
+		f := openIn(root, path)
+		if f == nil {
+			continue
+		}
+		if k, err := keyOfFile(f); err == nil && k.inode == p.inode {
+			return f, k
+		}
+		f.Close()
+	}
+	return nil, fileKey{}
 }
 
 // load reads the symbols.

@@ -126,7 +126,7 @@ func (s *scarcity) marks(t *testing.T) {
 }
 
 // node has a full node make room of its own page cache. With generations of pages
-// the kernel does not even try to (6.1), and fails.
+// the kernel does not even try to, and fails.
 func (s *scarcity) node(t *testing.T) {
 	probetest.Set(t, "/proc/sys/vm/zone_reclaim_mode", "1")
 	t.Run("success", func(t *testing.T) {
