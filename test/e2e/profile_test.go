@@ -82,7 +82,7 @@ for _ in range(3): threading.Thread(target=work).start()`)
 		t.Fatalf("exit %d: %s%s", code, out, errs)
 	}
 	raw, err := exec.Command("go", "tool", "pprof", "-raw", file).CombinedOutput()
-	if err != nil || !strings.Contains(string(raw), "lock/nanoseconds lock.contentions/count") {
+	if err != nil || !strings.Contains(string(raw), "samples/count lock/nanoseconds[dflt] lock.contentions/count") {
 		t.Errorf("%v: %.1000s", err, raw)
 	}
 	a := start(t, "--set", "profiles.enabled=true")

@@ -57,6 +57,7 @@ const lateEvery = 200 * time.Millisecond
 type Engine struct {
 	o      Options
 	tracer *tracer.Tracer
+	traces chan *libpf.EbpfTrace
 	report *reporter
 	before map[string]object // BPF objects of this process that are not the engine's
 	entry  *ebpf.Program     // what the CPUs' clocks run
@@ -99,12 +100,13 @@ func Run(ctx context.Context, o Options) error {
 	if o.Usage == nil {
 		o.Usage = new(Usage)
 	}
-	e := &Engine{o: o, unbind: func() {}, hooks: newHooks(o.Entries)}
+	e := &Engine{o: o, traces: make(chan *libpf.EbpfTrace), unbind: func() {}, hooks: newHooks(o.Entries)}
 	e.report = newReporter(o, e.hooks)
 	if err := e.start(ctx); err != nil {
 		return err
 	}
 	defer e.close()
+	defer cancel() // or what reads the unwinder's maps would go on without them
 	return e.loop(ctx)
 }
 
@@ -148,6 +150,7 @@ func (e *Engine) start(ctx context.Context) (err error) {
 	}
 	e.tracer = t
 	if err := e.attach(ctx); err != nil {
+		go drain(e.traces)
 		e.close()
 		return err
 	}
@@ -156,6 +159,11 @@ func (e *Engine) start(ctx context.Context) (err error) {
 
 func (e *Engine) attach(ctx context.Context) error {
 	e.tracer.StartPIDEventProcessor(ctx)
+	// Before there is anything to hear: a new process is told of once, and when
+	// nobody listens then, the next one is heard of when MonitorInterval is over.
+	if err := e.tracer.StartMapMonitors(ctx, e.traces); err != nil {
+		return fmt.Errorf("read stacks: %w", err)
+	}
 	var err error
 	if e.entry, err = findEntry(e.before); err != nil {
 		return fmt.Errorf("attach to the CPUs' clocks: %w", err)
@@ -176,11 +184,7 @@ func (e *Engine) attach(ctx context.Context) error {
 
 // loop hands traces over until ctx is done or the unwinder stops.
 func (e *Engine) loop(ctx context.Context) error {
-	traces := make(chan *libpf.EbpfTrace)
-	if err := e.tracer.StartMapMonitors(ctx, traces); err != nil {
-		return fmt.Errorf("read stacks: %w", err)
-	}
-	defer func() { go drain(traces) }()
+	defer func() { go drain(e.traces) }()
 	if e.o.Ready != nil {
 		e.o.Ready()
 	}
@@ -203,7 +207,7 @@ func (e *Engine) loop(ctx context.Context) error {
 			if waiting {
 				late.Reset(lateEvery)
 			}
-		case t := <-traces:
+		case t := <-e.traces:
 			if t != nil {
 				e.tracer.HandleTrace(t)
 			}

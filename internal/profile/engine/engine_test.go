@@ -140,6 +140,17 @@ func TestKernelC(t *testing.T) {
 	}
 }
 
+// TestKernelAtOnce: what runs when stacks begin to be taken is unwound from then on,
+// not from when the unwinder looks for new processes by itself, 5 s later.
+func TestKernelAtOnce(t *testing.T) {
+	pid := start(t, compile(t, cSource))
+	var ready time.Time
+	got := take(t, Options{Hertz: 97, Ready: func() { ready = time.Now() }}, 1, of(pid))
+	if late := got[0].Time.Sub(ready); late > 4*time.Second {
+		t.Errorf("the first stack is taken %v after that", late)
+	}
+}
+
 const pySource = `
 def spin(n):
     s = 0
