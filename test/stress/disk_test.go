@@ -159,10 +159,11 @@ func TestDiskFull(t *testing.T) {
 			a.keeps(20 * time.Second)
 			free := fill(t, data, c.leave)
 			a.troubled("sink fails", c.reasons...)
-			before := usageOf(t, a.pid)
+			before := leastUsage(t, a.pid)
 			time.Sleep(pick(4*time.Second, 20*time.Second))
-			after := usageOf(t, a.pid)
-			if after.rss > before.rss+40e6 || after.fds > before.fds+10 {
+			after := leastUsage(t, a.pid)
+			// Up to 4,096 events wait, of some 10 kB each, and the GC leaves as much as half of that.
+			if after.rss > before.rss+80e6 || after.fds > before.fds+10 {
 				t.Errorf("while the disk is full the agent grows from %v to %v", before, after)
 			}
 			free()

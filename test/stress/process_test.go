@@ -16,13 +16,14 @@ import (
 // usage is what a process holds and has used.
 type usage struct {
 	rss     int64 // bytes
+	file    int64 // bytes of it that are of files: they can be read again, and are not the agent's to keep
 	cpu     time.Duration
 	fds     int
 	threads int
 }
 
 func (u usage) String() string {
-	return fmt.Sprintf("%.1f MB, %.2f s of CPU, %d descriptors, %d threads", float64(u.rss)/1e6, u.cpu.Seconds(), u.fds, u.threads)
+	return fmt.Sprintf("%.1f MB (%.1f MB of files), %.2f s of CPU, %d descriptors, %d threads", float64(u.rss)/1e6, float64(u.file)/1e6, u.cpu.Seconds(), u.fds, u.threads)
 }
 
 // usageOf reads /proc of a process.
@@ -43,6 +44,8 @@ func usageOf(t testing.TB, pid int) usage {
 		switch f[0] {
 		case "VmRSS:":
 			u.rss = n << 10
+		case "RssFile:":
+			u.file = n << 10
 		case "Threads:":
 			u.threads = int(n)
 		}
@@ -61,6 +64,19 @@ func usageOf(t testing.TB, pid int) usage {
 	}
 	u.fds = len(fds)
 	return u
+}
+
+// leastUsage reads it for two seconds and returns what was least resident: opening
+// the metric history takes some memory for a moment.
+func leastUsage(t testing.TB, pid int) usage {
+	t.Helper()
+	least := usageOf(t, pid)
+	for end := time.Now().Add(2 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		if u := usageOf(t, pid); u.rss < least.rss {
+			least = u
+		}
+	}
+	return least
 }
 
 // peak follows the resident memory of a process until the returned function is
