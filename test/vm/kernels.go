@@ -221,6 +221,7 @@ var skipRules = []skipRule{
 	{"internal/probes/rdma:TestKernel", "needs an RDMA device", func(kernel) bool { return true }},
 	{"internal/probes/gpu:TestKernel", "needs an NVIDIA GPU", func(kernel) bool { return true }},
 	{"internal/probes/kernlog:TestKernel", "(Linux 5.17)", older("5.10")},
+	{"internal/probes/kernlog:TestKernelWorkqueue", "CONFIG_WQ_WATCHDOG", everywhere},
 	{"test/faults/stuckcpu:TestKernelHold", "(Linux 5.17)", older("5.10")},
 	{"internal/probes/ras:TestKernelPage", "(CONFIG_MEMORY_FAILURE)", func(k kernel) bool { return k.arch == "amd64" && older("5.10", "6.1")(k) }},
 	{"internal/probes/ras:TestKernelMCE", "needs the module mce-inject", func(k kernel) bool { return k.arch != "amd64" || older("5.10", "6.1")(k) }},
