@@ -123,9 +123,11 @@ standard output.`,
 	return cmd
 }
 
-// formatOf tells the format by the name of a file.
+// formatOf tells the format by the name of a file: none if there is no file.
 func formatOf(file string) (string, error) {
 	switch base := path.Base(file); {
+	case file == "":
+		return "", nil
 	case file == "-", strings.HasSuffix(base, ".folded"), strings.HasSuffix(base, ".txt"):
 		return "folded", nil
 	case strings.HasSuffix(base, ".pb.gz"), strings.HasSuffix(base, ".pprof"):
@@ -152,12 +154,9 @@ func (c *cli) profile(cmd *cobra.Command, r *profileRun) error {
 	if r.duration <= 0 || r.duration > time.Hour {
 		return errUsage{fmt.Errorf("--for %v: want more than 0 and at most 1h", r.duration)}
 	}
-	format := ""
-	if r.output != "" {
-		var err error
-		if format, err = formatOf(r.output); err != nil {
-			return err
-		}
+	format, err := formatOf(r.output)
+	if err != nil {
+		return err
 	}
 	cfg, err := c.load(cmd.Flags())
 	if err != nil {

@@ -76,12 +76,9 @@ func (c *cli) runtime(cmd *cobra.Command, r *runtimeRun) error {
 	case !named && (r.output != "" || r.request.For != 0 || r.request.Collect || r.request.Sample != ""):
 		return errUsage{fmt.Errorf("name a profile: %s", strings.Join(cmd.ValidArgs, ", "))}
 	}
-	format := ""
-	if r.output != "" {
-		var err error
-		if format, err = formatOf(r.output); err != nil {
-			return err
-		}
+	format, err := formatOf(r.output)
+	if err != nil {
+		return err
 	}
 	cfg, err := c.load(cmd.Flags())
 	if err != nil {

@@ -206,6 +206,7 @@ var skipRules = []skipRule{
 	{"internal/probes/locks:TestKernelWithout", "needs a kernel before 5.19", func(kernel) bool { return true }},
 	{"internal/probes/vmstat:TestKernelDirty", "needs ", everywhere}, // the v1 memory controller, a disk
 	{"internal/probes/vmstat:TestKernelScarce", "needs two CPUs", func(k kernel) bool { return k.cpus < 2 }},
+	{"internal/probes/vmstat:TestKernelScarce/marks/low", "less busy", func(k kernel) bool { return k.cpus > 1 }},
 	{"internal/probes/vmstat:TestKernel", "NUMA node", func(k kernel) bool { return !k.slow }},
 	{"internal/probes/numa:TestKernelNodes", "NUMA node", func(k kernel) bool { return !k.slow }},
 	{"internal/probes/numa:TestKernelInterleave", "NUMA node", func(k kernel) bool { return k.debian == "" }}, // the lab kernel is built without
