@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -290,11 +289,7 @@ func (m *metrics) recover() error {
 	if time.Now().Before(m.retryAt) {
 		return m.lastErr()
 	}
-	err := m.open()
-	// What the reading of the WAL took, and the TSDB that was closed, is twice as
-	// much as all the rest of the agent has; it would stay until a GC that is far off.
-	debug.FreeOSMemory()
-	if err != nil {
+	if err := m.open(); err != nil {
 		m.retryAt = time.Now().Add(reopenAfter)
 		err = fmt.Errorf("reopen metric history: %w", err)
 		m.setErr(err)

@@ -66,8 +66,8 @@ func usageOf(t testing.TB, pid int) usage {
 	return u
 }
 
-// leastUsage reads it for two seconds and returns what was least resident: opening
-// the metric history takes some memory for a moment.
+// leastUsage reads it for two seconds and returns what was least resident: answers
+// to what the test asks take some memory for a moment.
 func leastUsage(t testing.TB, pid int) usage {
 	t.Helper()
 	least := usageOf(t, pid)
